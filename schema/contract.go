@@ -1,0 +1,35 @@
+package schema
+
+// SKELETON: the signatures other packages build on; bodies are being written in files of
+// their own (this file disappears).
+//
+// schema.go / json_form.go / validate.go
+//   func Parse(b []byte) (*Schema, error)              our JSON form ({"fields":[{"name","type","nullable","doc","default","metadata","id", "precision","scale","element","value","fields"}]}); also .avsc via ParseAny
+//   func ParseAny(b []byte) (*Schema, error)           our form, or an Avro record schema
+//   func FromAvro(avsc []byte) (*Schema, error)
+//   func (s *Schema) Avro() string                     .avsc with logical types, field-id/element-id/key-id/value-id attributes
+//   func (s *Schema) MarshalJSON / UnmarshalJSON
+//   func (s *Schema) Validate() error                  names, depth, decimals, duplicate names, reserved names (leading "_view" ... system columns)
+//   func (s *Schema) AssignIDs(next int) (*Schema, int) assigns ids to fields with ID 0, returns copy and the next free id
+//   func (s *Schema) MaxID() int
+//   func (s *Schema) Project(columns []string) (*Schema, error)
+//   func (s *Schema) WithSystem() *Schema              user's fields, then the four system columns
+//   func (s *Schema) Lookup(path string) (*Field, []int, bool)   dotted path
+//   func Infer(samples ...[]byte / rows) (*Schema, error)
+//   func Evolve(old, proposed *Schema, nextID int) (*Schema, int, error)  checks the rules and carries ids over: by field id where given, else by name
+//
+// json_avro.go
+//   type RowError struct { Row int; Path, Expected, Got, Code string }   implements error, Is(record.ErrInvalid)
+//   func CompileJSONToAvro(s *Schema, o JSONOptions) (*JSONToAvro, error); (*JSONToAvro).Row(dst, src []byte) ([]byte, error)  appends the Avro datum (no Confluent header)
+//   func SplitJSON(body []byte, yield func(i int, raw []byte) error) error     array, {"rows":[…]}, NDJSON
+//   func CompileAvroToJSON(writer, reader *Schema, o JSONOutOptions) (*AvroToJSON, error); .Row(dst, avro []byte) ([]byte, error)
+//   func AppendHeader(dst []byte, schemaID int32) []byte;  func SplitHeader(value []byte) (schemaID int32, datum []byte, err error)
+//   func CompileKey(s *Schema, fields []string) (*Key, error); (*Key).Append(dst, avro []byte) ([]byte, error)   Avro of the key fields
+//
+// arrow.go / avro_arrow.go / arrow_avro.go
+//   func (s *Schema) Arrow() *arrow.Schema      storage mapping, shared by hot and cold: BYTE/SHORT/INTEGER -> int32 ... with PARQUET:field_id metadata
+//   func (s *Schema) ArrowExternal() *arrow.Schema  what clients get: BYTE->int8, SHORT->int16, ...
+//   func NewBuilder(reader *Schema, mem memory.Allocator) *Builder        builds arrow.RecordBatch of s.WithSystem().Arrow() or s.Arrow()
+//   func CompileAvroToArrow(writer, reader *Schema) (*AvroToArrow, error); (*AvroToArrow).Append(b *Builder, datum []byte) error
+//   func CompileArrowToAvro(from *arrow.Schema, s *Schema) (*ArrowToAvro, error); .Bind(rec) ; .Row(dst, i) ([]byte, error)
+//   func (s *Schema) Iceberg() *iceberg.Schema; func FromIceberg(*iceberg.Schema) (*Schema, error)
