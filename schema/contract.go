@@ -4,17 +4,9 @@ package schema
 // their own (this file disappears).
 //
 // schema.go / json_form.go / validate.go
-//   func Parse(b []byte) (*Schema, error)              our JSON form ({"fields":[{"name","type","nullable","doc","default","metadata","id", "precision","scale","element","value","fields"}]}); also .avsc via ParseAny
 //   func ParseAny(b []byte) (*Schema, error)           our form, or an Avro record schema
 //   func FromAvro(avsc []byte) (*Schema, error)
 //   func (s *Schema) Avro() string                     .avsc with logical types, field-id/element-id/key-id/value-id attributes
-//   func (s *Schema) MarshalJSON / UnmarshalJSON
-//   func (s *Schema) Validate() error                  names, depth, decimals, duplicate names, reserved names (leading "_view" ... system columns)
-//   func (s *Schema) AssignIDs(next int) (*Schema, int) assigns ids to fields with ID 0, returns copy and the next free id
-//   func (s *Schema) MaxID() int
-//   func (s *Schema) Project(columns []string) (*Schema, error)
-//   func (s *Schema) WithSystem() *Schema              user's fields, then the four system columns
-//   func (s *Schema) Lookup(path string) (*Field, []int, bool)   dotted path
 //   func Infer(samples ...[]byte / rows) (*Schema, error)
 //   func Evolve(old, proposed *Schema, nextID int) (*Schema, int, error)  checks the rules and carries ids over: by field id where given, else by name
 //
@@ -31,5 +23,6 @@ package schema
 //   func (s *Schema) ArrowExternal() *arrow.Schema  what clients get: BYTE->int8, SHORT->int16, ...
 //   func NewBuilder(reader *Schema, mem memory.Allocator) *Builder        builds arrow.RecordBatch of s.WithSystem().Arrow() or s.Arrow()
 //   func CompileAvroToArrow(writer, reader *Schema) (*AvroToArrow, error); (*AvroToArrow).Append(b *Builder, datum []byte) error
-//   func CompileArrowToAvro(from *arrow.Schema, s *Schema) (*ArrowToAvro, error); .Bind(rec) ; .Row(dst, i) ([]byte, error)
+//   type ArrowOptions struct { ByID, IgnoreUnknown bool }   ByID: batches of our own files; clients' batches match by name (their field ids mean nothing to us)
+//   func CompileArrowToAvro(from *arrow.Schema, s *Schema, o ArrowOptions) (*ArrowToAvro, error); (*ArrowToAvro).Bind(rec arrow.RecordBatch) (*ArrowRows, error); (*ArrowRows).Row(dst []byte, i int) ([]byte, error)
 //   func (s *Schema) Iceberg() *iceberg.Schema; func FromIceberg(*iceberg.Schema) (*Schema, error)
