@@ -1,0 +1,82 @@
+# Targets are named for what people do; `make` alone lists them.
+
+GO     ?= go
+PYTHON ?= python3
+# How many packages are compiled and tested at a time.
+JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
+
+VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOLANGCI_LINT := v2.15.0
+
+CACHE := $(CURDIR)/.cache
+VENV  := $(CACHE)/venv
+LINT  := $(CACHE)/golangci-lint-$(GOLANGCI_LINT)/golangci-lint
+
+# The whole-product tests start the binary, and tests below test/ come last,
+# when every part is known to work on its own.
+PARTS = $$($(GO) list ./... | grep -v '/test$$')
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-short flights bench lint generate clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/thermocline
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/thermocline ./cmd/thermocline
+
+demo: build ## stream a week of real earthquakes through a server, and go on serving
+	bin/thermocline demo
+
+test: $(VENV)/.ready build cc ## install what the tests need, and run all of them with the race detector
+	$(GO) vet ./...
+	cd interop && $(GO) vet ./...
+	$(GO) test ./internal/lint
+	$(GO) test -race -p $(JOBS) -timeout 10m $(PARTS)
+	cd interop && THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' $(GO) test -race -count=1 -timeout 5m ./...
+	THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' THERMOCLINE_PYTHON='$(VENV)/bin/python' \
+		$(GO) test -race -count=1 -timeout 10m ./test
+
+test-short: ## run the tests of the packages only, without the race detector
+	$(GO) test -short -p $(JOBS) $(PARTS)
+
+flights: build ## kill and restart a server while FLIGHTS=file.ndjson.gz is ingested, then count its rows
+	@test -f '$(FLIGHTS)' || { echo 'make flights: say which file: make flights FLIGHTS=flights.ndjson.gz' >&2; exit 1; }
+	THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' THERMOCLINE_FLIGHTS='$(abspath $(FLIGHTS))' \
+		$(GO) test -count=1 -timeout 60m -v -run '^TestIngestSurvivesKills$$' ./test
+
+bench: build ## print rows/s, MB/s and latencies (no thresholds); see bench/README.md
+	$(GO) test -run '^$$' -bench . -benchtime 300ms -p 1 $(PARTS) | grep -Ev '^(PASS|ok|\?|goos|goarch)'
+	$(GO) run ./bench
+
+lint: $(LINT) ## run golangci-lint and the rules of internal/lint
+	$(GO) test ./internal/lint
+	$(LINT) run ./...
+	cd interop && $(LINT) run ./...
+
+generate: ## write generated code anew
+	$(GO) generate ./...
+
+clean: ## remove what make built and installed
+	rm -rf bin .cache
+
+# The race detector is a C library.
+.PHONY: cc
+cc:
+	@command -v "$$($(GO) env CC | cut -d' ' -f1)" >/dev/null || { \
+		echo 'make test: the race detector needs a C compiler, and there is none. On Debian or Ubuntu: apt-get install gcc libc6-dev' >&2; exit 1; }
+
+# A virtual environment of its own: nothing is installed outside .cache.
+$(VENV)/.ready: test/python/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'make test: the tests with PyIceberg and DuckDB need Python 3.11 or newer; name one with PYTHON=…' >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { \
+		echo 'make test: Python lacks venv or pip. On Debian or Ubuntu: apt-get install python3-venv python3-pip' >&2; exit 1; }
+	rm -rf '$(VENV)'
+	$(PYTHON) -m venv '$(VENV)'
+	'$(VENV)/bin/pip' install --quiet --disable-pip-version-check --only-binary :all: -r test/python/requirements.txt
+	touch $@
+
+# Built from source, for the linter must be as new as the compiler.
+$(LINT):
+	GOBIN='$(dir $(LINT))' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)

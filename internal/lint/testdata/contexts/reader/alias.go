@@ -1,0 +1,5 @@
+package reader
+
+import ctx "context"
+
+var c = ctx.Background()

@@ -1,0 +1,5 @@
+package reader
+
+import . "context"
+
+var d = Background()

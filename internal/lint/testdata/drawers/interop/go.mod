@@ -1,0 +1,1 @@
+module github.com/thermocline/thermocline/interop

@@ -1,0 +1,3 @@
+package interop
+
+import _ "github.com/thermocline/thermocline/api" // another module: its go.mod decides

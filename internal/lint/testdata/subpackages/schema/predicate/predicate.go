@@ -1,0 +1,3 @@
+package predicate
+
+import _ "github.com/thermocline/thermocline/hotbuffer/disk"

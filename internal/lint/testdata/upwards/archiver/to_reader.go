@@ -1,0 +1,3 @@
+package archiver
+
+import _ "github.com/thermocline/thermocline/reader"

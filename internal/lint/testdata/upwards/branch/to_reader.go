@@ -1,0 +1,3 @@
+package branch
+
+import _ "github.com/thermocline/thermocline/reader"

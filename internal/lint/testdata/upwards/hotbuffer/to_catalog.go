@@ -1,0 +1,3 @@
+package hotbuffer
+
+import _ "github.com/thermocline/thermocline/catalog"

@@ -1,0 +1,3 @@
+package reader
+
+import _ "github.com/thermocline/thermocline/api"

@@ -1,0 +1,3 @@
+package test
+
+import _ "github.com/thermocline/thermocline/record"

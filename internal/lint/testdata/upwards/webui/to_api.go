@@ -1,0 +1,3 @@
+package webui
+
+import _ "github.com/thermocline/thermocline/api"
