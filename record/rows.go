@@ -30,6 +30,18 @@ func (r *Rows) Len() int { return len(r.ends) }
 // Bytes is the size of all keys and values.
 func (r *Rows) Bytes() int { return len(r.buf) }
 
+// bytesOf is the size of the keys and values of rows [from, to).
+func (r *Rows) bytesOf(from, to int) int {
+	if from >= to {
+		return 0
+	}
+	n := int(r.ends[to-1].value)
+	if from > 0 {
+		n -= int(r.ends[from-1].value)
+	}
+	return n
+}
+
 // Row returns key (nil if null) and value of row i. They point into the arena
 // and stay valid until Reset.
 func (r *Rows) Row(i int) (key, value []byte) {
