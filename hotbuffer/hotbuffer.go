@@ -67,7 +67,9 @@ type Buffer interface {
 	Wait(ctx context.Context, v record.ViewID, after record.Offsets) error
 
 	// Release allows rows below through to be deleted; the start may move
-	// there now, later or, after a crash, again. Going back is no error.
+	// there now, later or, after a crash, again. Going back is no error;
+	// beyond the durable end is ErrOutOfRange, because those rows were never
+	// here.
 	Release(ctx context.Context, v record.ViewID, through record.Offsets) error
 
 	// Stats returns figures of a view since the process began.
