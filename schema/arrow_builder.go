@@ -52,7 +52,7 @@ func (b *Builder) addColumns(f *Field, mem memory.Allocator) {
 	width := 0
 	switch f.Type.Kind {
 	case Boolean:
-		fm = bits
+		fm = oneBit
 	case Byte, Short, Integer, Float, Date:
 		fm, width = fixed, 4
 	case Long, Double, Timestamp:
@@ -172,7 +172,7 @@ func (b *Builder) take(at int, dt arrow.DataType) arrow.ArrayData {
 	bufs := []*memory.Buffer{c.valid.take()}
 	var children []arrow.ArrayData
 	switch c.form {
-	case bits, fixed:
+	case oneBit, fixed:
 		bufs = append(bufs, c.data.take())
 	case variable:
 		bufs = append(bufs, c.offsets.take(), c.data.take())
@@ -213,7 +213,7 @@ func releaseData(ds []arrow.ArrayData) {
 func (b *Builder) truncate(at, n int) {
 	c := &b.cols[at]
 	switch c.form {
-	case bits:
+	case oneBit:
 		c.data.cutBits(n)
 	case fixed:
 		c.data.cut(n * c.width)
@@ -245,7 +245,7 @@ func (b *Builder) truncate(at, n int) {
 func (b *Builder) appendEmpty(at int) {
 	c := &b.cols[at]
 	switch c.form {
-	case bits:
+	case oneBit:
 		c.data.pushBit(c.n, false)
 	case fixed:
 		c.data.zero(c.width)

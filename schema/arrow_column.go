@@ -11,7 +11,7 @@ import (
 type form uint8
 
 const (
-	bits     form = iota // data: one bit a value
+	oneBit   form = iota // data: one bit a value
 	fixed                // data: width bytes a value
 	variable             // offsets into data
 	list                 // offsets into the next column
