@@ -1,0 +1,224 @@
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema"
+)
+
+// Stream is a named stream. Its branches hold everything else.
+type Stream struct {
+	ID        StreamID
+	Namespace string
+	Name      string
+	// NextFieldID is the next free Iceberg field id, over all branches.
+	NextFieldID int
+	Created     time.Time
+	// Deleted is zero while the stream exists.
+	Deleted time.Time
+}
+
+// FullName is namespace.name, the form that ParseName reads.
+func (s Stream) FullName() string { return s.Namespace + "." + s.Name }
+
+// NewStream is what CreateStream needs.
+type NewStream struct {
+	Namespace string // empty: DefaultNamespace
+	Name      string
+	Settings  Settings // unset ones get their defaults
+	Schema    NewSchema
+}
+
+// CreateStream makes a stream with its main branch, the branch's first view
+// (number 1), its schema (version 1) and the UUID of its dataset table, which does
+// not exist yet: see CreateTablePointer. record.ErrExists if the name is taken,
+// record.ErrInvalid for bad names, settings or field ids.
+func (c *Catalog) CreateStream(ctx context.Context, n NewStream) (Stream, Branch, error) {
+	if n.Namespace == "" {
+		n.Namespace = DefaultNamespace
+	}
+	n.Settings = n.Settings.WithDefaults()
+	op := fmt.Sprintf("create stream %s.%s", clip(n.Namespace), clip(n.Name))
+	err := ValidateName("namespace", n.Namespace)
+	if err == nil {
+		err = ValidateName("stream name", n.Name)
+	}
+	if err == nil {
+		err = n.Settings.Validate()
+	}
+	if err == nil {
+		err = n.Schema.validate()
+	}
+	if err != nil {
+		return Stream{}, Branch{}, failed(op, err)
+	}
+	var s Stream
+	var b Branch
+	var registered *schema.Schema
+	err = c.write(ctx, op, func(ctx context.Context, tx *sql.Tx) error {
+		now := instant(millis(c.now()))
+		id, err := nextID(ctx, tx, "stream")
+		if err != nil {
+			return err
+		}
+		s = Stream{ID: StreamID(id), Namespace: n.Namespace, Name: n.Name, NextFieldID: n.Schema.NextFieldID, Created: now}
+		made, err := changed(ctx, tx, `INSERT INTO streams
+			(id, namespace, name, next_field_id, last_view_number, created_ms, deleted_ms)
+			VALUES ($1, $2, $3, $4, 0, $5, 0) ON CONFLICT DO NOTHING`,
+			id, s.Namespace, s.Name, s.NextFieldID, millis(now))
+		if err != nil {
+			return err
+		}
+		if made == 0 {
+			return fmt.Errorf("%w: choose another name or delete that stream first", record.ErrExists)
+		}
+		if registered, err = insertSchema(ctx, tx, s.ID, n.Schema.Schema, now); err != nil {
+			return err
+		}
+		b, err = insertBranch(ctx, tx, Branch{
+			Stream: s.ID, Name: MainBranch, Settings: n.Settings, SchemaID: registered.ID, Created: now,
+		})
+		return err
+	})
+	if err != nil {
+		return Stream{}, Branch{}, err
+	}
+	c.schemas.put(registered)
+	return s, b, nil
+}
+
+const streamColumns = `s.id, s.namespace, s.name, s.next_field_id, s.created_ms, s.deleted_ms`
+
+func scanStream(row scanner) (Stream, error) {
+	var s Stream
+	var created, deleted int64
+	if err := row.Scan(&s.ID, &s.Namespace, &s.Name, &s.NextFieldID, &created, &deleted); err != nil {
+		return Stream{}, err
+	}
+	s.setTimes(created, deleted)
+	return s, nil
+}
+
+func (s *Stream) setTimes(created, deleted int64) {
+	s.Created = instant(created)
+	if deleted != 0 {
+		s.Deleted = instant(deleted)
+	}
+}
+
+// Stream finds the stream that has the name now.
+func (c *Catalog) Stream(ctx context.Context, namespace, name string) (Stream, error) {
+	return c.stream(ctx, fmt.Sprintf("find stream %s.%s", clip(namespace), clip(name)),
+		`s.namespace = $1 AND s.name = $2 AND s.deleted_ms = 0`, namespace, name)
+}
+
+// StreamByID finds a stream, also a deleted one.
+func (c *Catalog) StreamByID(ctx context.Context, id StreamID) (Stream, error) {
+	return c.stream(ctx, fmt.Sprintf("find stream %v", id), `s.id = $1`, id)
+}
+
+func (c *Catalog) stream(ctx context.Context, op, where string, args ...any) (s Stream, err error) {
+	err = c.read(ctx, op, func(ctx context.Context, db *sql.DB) error {
+		s, err = scanStream(db.QueryRowContext(ctx, `SELECT `+streamColumns+` FROM streams s WHERE `+where, args...))
+		return notFound(err, "there is no such stream")
+	})
+	return s, err
+}
+
+// Resolve finds a stream by name and one of its branches, in one consistent read.
+func (c *Catalog) Resolve(ctx context.Context, namespace, name, branch string) (s Stream, b Branch, err error) {
+	op := fmt.Sprintf("find stream %s.%s, branch %s", clip(namespace), clip(name), clip(branch))
+	err = c.read(ctx, op, func(ctx context.Context, db *sql.DB) error {
+		var r branchRow
+		var created, deleted int64
+		err := db.QueryRowContext(ctx, `SELECT `+streamColumns+`, `+branchColumns+` FROM streams s
+			JOIN branches b ON b.stream_id = s.id JOIN views v ON v.branch_id = b.id AND v.state = 'ACTIVE'
+			WHERE s.namespace = $1 AND s.name = $2 AND s.deleted_ms = 0 AND b.name = $3`, namespace, name, branch).
+			Scan(append([]any{&s.ID, &s.Namespace, &s.Name, &s.NextFieldID, &created, &deleted}, r.dest()...)...)
+		if err != nil {
+			return notFound(err, "there is no such stream, or it has no such branch")
+		}
+		s.setTimes(created, deleted)
+		b, err = r.branch()
+		return err
+	})
+	if err != nil {
+		return Stream{}, Branch{}, err
+	}
+	return s, b, nil
+}
+
+// notFound turns the absence of a row into record.ErrNotFound.
+func notFound(err error, hint string) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("%w: %s", record.ErrNotFound, hint)
+	}
+	return err
+}
+
+// DeleteStream deletes a stream: its name is free at once; its branches, views,
+// checkpoints, leases and table pointers are gone, so that an archiver still at
+// work on it can no longer commit; for each branch an entry in the trash says what
+// to delete at notBefore. Its schemas stay, so that rows that were read can still
+// be decoded. It returns all views of the stream: the hot buffer can drop them.
+// A crash before it does leaves views that the catalog does not know, which is
+// how they are found.
+func (c *Catalog) DeleteStream(ctx context.Context, id StreamID, notBefore time.Time) (views []record.ViewID, err error) {
+	err = c.write(ctx, fmt.Sprintf("delete stream %v", id), func(ctx context.Context, tx *sql.Tx) error {
+		n, err := changed(ctx, tx, `UPDATE streams SET deleted_ms = $1 WHERE id = $2 AND deleted_ms = 0`,
+			max(1, millis(c.now())), id)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("%w: there is no such stream; it may have been deleted already", record.ErrNotFound)
+		}
+		if err := trashTables(ctx, tx, id, notBefore); err != nil {
+			return err
+		}
+		if views, err = streamViews(ctx, tx, id); err != nil {
+			return err
+		}
+		const ofStream = `(SELECT id FROM views WHERE stream_id = $1)`
+		for _, q := range []string{
+			`DELETE FROM checkpoints WHERE view_id IN ` + ofStream,
+			`DELETE FROM leases WHERE view_id IN ` + ofStream,
+			`DELETE FROM views WHERE stream_id = $1`,
+			`DELETE FROM table_pointers WHERE table_uuid IN (SELECT table_uuid FROM branches WHERE stream_id = $1)`,
+			`DELETE FROM branch_schemas WHERE branch_id IN (SELECT id FROM branches WHERE stream_id = $1)`,
+			`DELETE FROM branches WHERE stream_id = $1`,
+		} {
+			if _, err := tx.ExecContext(ctx, q, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return views, nil
+}
+
+// streamViews lists the ids of all views of a stream.
+func streamViews(ctx context.Context, tx *sql.Tx, id StreamID) ([]record.ViewID, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT id FROM views WHERE stream_id = $1 ORDER BY number`, id)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var views []record.ViewID
+	for rows.Next() {
+		var v record.ViewID
+		if err := rows.Scan(&v); err != nil {
+			return nil, err
+		}
+		views = append(views, v)
+	}
+	return views, rows.Err()
+}
