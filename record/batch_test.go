@@ -124,6 +124,27 @@ func TestBatchRoundTrip(t *testing.T) {
 	})
 }
 
+// TestSplit: a range is as long as it can be, its size is exact, and one row
+// always fits.
+func TestSplit(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		rows := rowsGen().Draw(t, "rows")
+		from := rapid.IntRange(0, rows.Len()-1).Draw(t, "from")
+		limit := rapid.IntRange(0, 5000).Draw(t, "limit")
+		to, size := rows.Split(from, limit)
+		if to <= from || len(AppendBatch(nil, rows, from, to, BatchOptions{})) != size {
+			t.Fatalf("[%d,%d) of size %d", from, to, size)
+		}
+		if size > limit && to > from+1 {
+			t.Fatalf("%d rows of %d bytes are above %d", to-from, size, limit)
+		}
+		if to < rows.Len() && len(AppendBatch(nil, rows, from, to+1, BatchOptions{})) <= limit {
+			t.Fatalf("another row would have fitted")
+		}
+	})
+}
+
 // TestKafkaReadsOurs: franz-go's generated decoder agrees field by field.
 func TestKafkaReadsOurs(t *testing.T) {
 	t.Parallel()

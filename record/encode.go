@@ -111,4 +111,14 @@ func appendRecords(dst []byte, rows *Rows, from, to int) []byte {
 	return b[:n]
 }
 
+// recordSize is the size of record number i of a batch.
+func recordSize(i, keyLen, valueLen int, keyNull bool) int {
+	k := uint64(keyLen) << 1
+	if keyNull {
+		k = 1
+	}
+	body := 3 + uvarintLen(uint64(i)<<1) + uvarintLen(k) + keyLen + uvarintLen(uint64(valueLen)<<1) + valueLen
+	return uvarintLen(uint64(body)<<1) + body
+}
+
 func uvarintLen(x uint64) int { return (bits.Len64(x|1) + 6) / 7 }

@@ -42,6 +42,26 @@ func (r *Rows) bytesOf(from, to int) int {
 	return n
 }
 
+// Split returns the end of the longest range of rows from from on whose plain
+// batch has at most maxBytes, at least one row, and the size of that batch.
+func (r *Rows) Split(from, maxBytes int) (to, size int) {
+	size = HeaderSize
+	start := uint32(0)
+	if from > 0 {
+		start = r.ends[from-1].value
+	}
+	for to = from; to < len(r.ends); to++ {
+		e := r.ends[to]
+		n := recordSize(to-from, int(e.key-start), int(e.value-e.key), e.keyNull)
+		if to > from && size+n > maxBytes {
+			break
+		}
+		size += n
+		start = e.value
+	}
+	return to, size
+}
+
 // Row returns key (nil if null) and value of row i. They point into the arena
 // and stay valid until Reset.
 func (r *Rows) Row(i int) (key, value []byte) {
