@@ -11,11 +11,7 @@ package schema
 //   func Evolve(old, proposed *Schema, nextID int) (*Schema, int, error)  checks the rules and carries ids over: by field id where given, else by name
 //
 // json_avro.go
-//   type RowError struct { Row int; Path, Expected, Got, Code string }   implements error, Is(record.ErrInvalid)
-//   func CompileJSONToAvro(s *Schema, o JSONOptions) (*JSONToAvro, error); (*JSONToAvro).Row(dst, src []byte) ([]byte, error)  appends the Avro datum (no Confluent header)
-//   func SplitJSON(body []byte, yield func(i int, raw []byte) error) error     array, {"rows":[…]}, NDJSON
 //   func CompileAvroToJSON(writer, reader *Schema, o JSONOutOptions) (*AvroToJSON, error); .Row(dst, avro []byte) ([]byte, error)
-//   func AppendHeader(dst []byte, schemaID int32) []byte;  func SplitHeader(value []byte) (schemaID int32, datum []byte, err error)
 //   func CompileKey(s *Schema, fields []string) (*Key, error); (*Key).Append(dst, avro []byte) ([]byte, error)   Avro of the key fields
 //
 // arrow.go / avro_arrow.go / arrow_avro.go

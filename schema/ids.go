@@ -11,10 +11,21 @@ func (s *Schema) AssignIDs(next int) (*Schema, int) {
 	return c, a.next
 }
 
-type idAssigner struct{ next int }
+// FreshIDs is AssignIDs with every id new, whatever s came with.
+func (s *Schema) FreshIDs(next int) (*Schema, int) {
+	c := s.Clone()
+	a := idAssigner{next: max(next, FirstUserID), all: true}
+	a.fields(c.Fields)
+	return c, a.next
+}
+
+type idAssigner struct {
+	next int
+	all  bool // also those that have an id
+}
 
 func (a *idAssigner) take(id *int) {
-	if *id == 0 {
+	if *id == 0 || a.all {
 		*id = a.next
 		a.next++
 	}
