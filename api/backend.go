@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/hotbuffer"
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
@@ -37,9 +38,9 @@ type Streams interface {
 	// page, empty on the last. A token that it did not make is ErrInvalid.
 	ListStreams(ctx context.Context, p Page) ([]StreamSummary, string, error)
 	DeleteStream(ctx context.Context, name string) error
-	Settings(ctx context.Context, stream, branch string) (Settings, error)
+	Settings(ctx context.Context, stream, branch string) (catalog.Settings, error)
 	// UpdateSettings changes what is set in p and returns all settings.
-	UpdateSettings(ctx context.Context, stream, branch string, p SettingsPatch) (Settings, error)
+	UpdateSettings(ctx context.Context, stream, branch string, p SettingsPatch) (catalog.Settings, error)
 	// Reset begins a new view, and returns the branch with it. Nil schema: the
 	// current one.
 	Reset(ctx context.Context, stream, branch string, s *schema.Schema, p SettingsPatch) (Branch, error)
@@ -135,7 +136,7 @@ type Branch struct {
 	Name     string
 	View     record.ViewNumber
 	Schema   SchemaVersion
-	Settings Settings
+	Settings catalog.Settings
 }
 
 // SchemaVersion is an entry of a branch's schema history.
@@ -145,38 +146,37 @@ type SchemaVersion struct {
 	Schema    *schema.Schema // with its global id
 }
 
-// Settings of a branch.
-type Settings struct {
-	Type            hotbuffer.Type
-	Compressed      bool
-	Partitions      int
-	KeyFields       []string
-	ArchiveInterval time.Duration
-	HotRetention    time.Duration
-	DatasetFormat   DatasetFormat
-	Consistency     reader.Consistency
-}
-
 // SettingsPatch is a change of settings: nil means unchanged, or the default
 // in a new stream.
 type SettingsPatch struct {
-	Type            *hotbuffer.Type
+	Type            *catalog.StreamType
 	Compressed      *bool
 	Partitions      *int
 	KeyFields       *[]string
 	ArchiveInterval *time.Duration
 	HotRetention    *time.Duration
-	DatasetFormat   *DatasetFormat
-	Consistency     *reader.Consistency
+	DatasetFormat   *catalog.DatasetFormat
+	Consistency     *catalog.Consistency
 }
 
-// DatasetFormat is the format of data files.
-type DatasetFormat string
+// Apply returns s with what p sets.
+func (p SettingsPatch) Apply(s catalog.Settings) catalog.Settings {
+	set(&s.Type, p.Type)
+	set(&s.Compressed, p.Compressed)
+	set(&s.Partitions, p.Partitions)
+	set(&s.KeyFields, p.KeyFields)
+	set(&s.ArchiveInterval, p.ArchiveInterval)
+	set(&s.HotRetention, p.HotRetention)
+	set(&s.DatasetFormat, p.DatasetFormat)
+	set(&s.Consistency, p.Consistency)
+	return s
+}
 
-const (
-	Parquet DatasetFormat = "PARQUET"
-	Avro    DatasetFormat = "AVRO"
-)
+func set[T any](to *T, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
 
 // ProducerState is the newest request that a producer appended.
 type ProducerState struct {

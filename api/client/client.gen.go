@@ -623,7 +623,8 @@ type Row = json.RawMessage
 
 // RowError defines model for RowError.
 type RowError struct {
-	// Code Kind of error, stable
+	// Code Kind of error, stable: `invalid_json`, `duplicate_field`, `unknown_field`, `missing_field`, `null`,
+	// `wrong_type`, `out_of_range`, `lossy`, `too_large`
 	Code     string `json:"code"`
 	Expected string `json:"expected"`
 

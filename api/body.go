@@ -1,0 +1,264 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/thermocline/thermocline/record"
+)
+
+// intake bounds the publish requests under way, and the memory of their bodies.
+// It never waits: who does not fit is told to come again.
+type intake struct {
+	maxRequests, maxBytes int64
+	requests, bytes       atomic.Int64
+	buffers               sync.Pool // of *[]byte
+}
+
+func (in *intake) enter() error {
+	if in.requests.Add(1) > in.maxRequests {
+		in.requests.Add(-1)
+		return fmt.Errorf("publish: %d requests are under way already; try again after a pause: %w", in.maxRequests, record.ErrBusy)
+	}
+	return nil
+}
+
+func (in *intake) leave() { in.requests.Add(-1) }
+
+func (in *intake) take(n int64) error {
+	if in.bytes.Add(n) > in.maxBytes {
+		in.bytes.Add(-n)
+		return fmt.Errorf("publish: the bodies under way fill the %d bytes there are for them; try again after a pause: %w", in.maxBytes, record.ErrBusy)
+	}
+	return nil
+}
+
+const (
+	firstBuffer = 64 << 10
+	keepBuffer  = 4 << 20 // larger buffers are not kept for the next request
+)
+
+// body is a request's body, whole and decompressed.
+type body struct {
+	in   *intake
+	buf  []byte
+	held int64
+}
+
+// release gives the memory back; the bytes must not be used any more.
+func (b *body) release() {
+	b.in.bytes.Add(-b.held)
+	if buf := b.buf[:0]; cap(buf) > 0 && cap(buf) <= keepBuffer {
+		b.in.buffers.Put(&buf)
+	}
+	b.buf = nil
+}
+
+// grow makes room for n bytes in all, and counts them before they exist.
+func (b *body) grow(n int) error {
+	if n <= cap(b.buf) {
+		return nil
+	}
+	n = min(max(n, 2*cap(b.buf)), MaxRequestBytes+1)
+	if err := b.in.take(int64(n - cap(b.buf))); err != nil {
+		return err
+	}
+	b.held += int64(n - cap(b.buf))
+	next := make([]byte, len(b.buf), n)
+	copy(next, b.buf)
+	b.buf = next
+	return nil
+}
+
+// readBody reads and decompresses the body of a publish request. The caller
+// releases it.
+func (a *API) readBody(c *gin.Context) (_ *body, err error) {
+	r := c.Request
+	if r.ContentLength > MaxRequestBytes {
+		return nil, bodyTooLarge()
+	}
+	b := &body{in: &a.intake}
+	defer func() {
+		if err != nil {
+			b.release()
+		}
+	}()
+	if p, ok := a.intake.buffers.Get().(*[]byte); ok {
+		if err := a.intake.take(int64(cap(*p))); err != nil {
+			return nil, err
+		}
+		b.buf, b.held = *p, int64(cap(*p))
+	}
+	first := firstBuffer
+	raw := a.timedBody(c)
+	defer raw.done()
+	src, finish, err := b.decompress(r.Header.Get("Content-Encoding"), raw)
+	if err != nil {
+		return nil, err
+	}
+	defer finish()
+	if src == io.Reader(raw) && r.ContentLength >= 0 {
+		first = int(r.ContentLength) + 1 // so that the end is seen without growing
+	}
+	for err := b.grow(first); ; err = b.grow(len(b.buf) + 1) {
+		if err != nil {
+			return nil, err
+		}
+		n, err := src.Read(b.buf[len(b.buf):cap(b.buf)])
+		b.buf = b.buf[:len(b.buf)+n]
+		switch {
+		case len(b.buf) > MaxRequestBytes:
+			return nil, bodyTooLarge()
+		case err == io.EOF:
+			return b, nil
+		case err != nil:
+			return nil, bodyError(err)
+		}
+	}
+}
+
+func bodyTooLarge() error {
+	return fmt.Errorf("the request's body is larger than %d bytes, decompressed or not; send several requests: %w", MaxRequestBytes, record.ErrTooLarge)
+}
+
+// bodyError says what a failed read of a body means.
+func bodyError(err error) error {
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return bodyTooLarge()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return &problemError{http.StatusRequestTimeout, "REQUEST_TIMEOUT", "the request's body came too slowly; nothing was done; send smaller requests"}
+	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
+		return invalid("the request's zstd body needs more than %d bytes of memory; compress without --long: %v", maxWindow, err)
+	}
+	return invalid("read the request's body: %v", err)
+}
+
+// timedBody is the raw body with its limit of bytes and its deadline.
+type timedBody struct {
+	io.Reader
+	rc *http.ResponseController
+}
+
+func (a *API) timedBody(c *gin.Context) *timedBody {
+	rc := http.NewResponseController(c.Writer)
+	_ = rc.SetReadDeadline(time.Now().Add(a.o.BodyTimeout)) // not supported: then there is no connection to guard
+	return &timedBody{http.MaxBytesReader(c.Writer, c.Request.Body, MaxRequestBytes), rc}
+}
+
+// done lifts the deadline: it would otherwise look like a client that left,
+// while the request is at work.
+func (b *timedBody) done() { _ = b.rc.SetReadDeadline(time.Time{}) }
+
+// maxWindow bounds the memory of one zstd decoder.
+const maxWindow = 8 << 20
+
+var (
+	gzipReaders sync.Pool
+	zstdReaders sync.Pool
+)
+
+func (b *body) decompress(encoding string, raw *timedBody) (r io.Reader, finish func(), err error) {
+	switch encoding = strings.ToLower(strings.TrimSpace(encoding)); encoding {
+	case "", "identity":
+		return raw, func() {}, nil
+	case "gzip":
+		z, ok := gzipReaders.Get().(*gzip.Reader)
+		if ok {
+			err = z.Reset(raw)
+		} else {
+			z, err = gzip.NewReader(raw)
+		}
+		if err != nil {
+			return nil, nil, bodyError(err)
+		}
+		return z, func() { gzipReaders.Put(z) }, nil
+	case "zstd":
+		if err := b.in.take(maxWindow); err != nil {
+			return nil, nil, err
+		}
+		b.held += maxWindow
+		z, ok := zstdReaders.Get().(*zstd.Decoder)
+		if !ok {
+			z, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
+		}
+		if err == nil {
+			err = z.Reset(raw)
+		}
+		if err != nil {
+			return nil, nil, bodyError(err)
+		}
+		return z, func() {
+			_ = z.Reset(nil) // lets go of the request
+			zstdReaders.Put(z)
+		}, nil
+	}
+	return nil, nil, &problemError{http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", fmt.Sprintf("Content-Encoding %.80q is not served; send gzip, zstd or none", encoding)}
+}
+
+// mediaType is the request's Content-Type without parameters.
+func mediaType(c *gin.Context) string {
+	t, _, err := mime.ParseMediaType(c.GetHeader("Content-Type"))
+	if err != nil {
+		return c.GetHeader("Content-Type")
+	}
+	return t
+}
+
+// maxControlBody bounds the JSON bodies of all calls but publish.
+const maxControlBody = 16 << 20
+
+// readJSON reads a control call's body into v, strictly. An empty body is an
+// error unless it is optional.
+func (a *API) readJSON(c *gin.Context, v any, optional bool) error {
+	if t := mediaType(c); t != "application/json" && (t != "" || c.Request.ContentLength > 0) {
+		return &problemError{http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", fmt.Sprintf("Content-Type %.80q is not served here; send application/json", t)}
+	}
+	raw := a.timedBody(c)
+	defer raw.done()
+	text, err := io.ReadAll(io.LimitReader(raw, maxControlBody+1))
+	if err != nil {
+		return bodyError(err)
+	}
+	if len(text) > maxControlBody {
+		return fmt.Errorf("the request's body is larger than %d bytes: %w", maxControlBody, record.ErrTooLarge)
+	}
+	if optional && len(bytes.TrimSpace(text)) == 0 {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return jsonError(err)
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return invalid("the request's body goes on behind its JSON value; send one object")
+	}
+	return nil
+}
+
+func jsonError(err error) error {
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong) && wrong.Field != "":
+		return invalid("the request's body: %s: want %s, got %s", wrong.Field, wrong.Type, wrong.Value)
+	case errors.Is(err, io.EOF):
+		return invalid("the request's body is empty; send a JSON object")
+	}
+	return invalid("the request's body: %s", strings.TrimPrefix(err.Error(), "json: "))
+}

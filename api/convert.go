@@ -1,0 +1,123 @@
+package api
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/thermocline/thermocline/api/rest"
+	"github.com/thermocline/thermocline/catalog"
+)
+
+// Between the contract's types and ours.
+
+func toStream(s Stream) (rest.Stream, error) {
+	b, err := toBranch(s.Main)
+	return rest.Stream{Name: s.Name, CreatedAt: s.CreatedAt, Main: b}, err
+}
+
+func toBranch(b Branch) (rest.Branch, error) {
+	v, err := toSchemaVersion(b.Schema)
+	return rest.Branch{Name: b.Name, View: int32(b.View), Schema: v, Settings: toSettings(b.Settings)}, err
+}
+
+func toSchemaVersion(v SchemaVersion) (rest.SchemaVersion, error) {
+	form, err := json.Marshal(v.Schema)
+	return rest.SchemaVersion{ID: v.Schema.ID, Version: v.Version, CreatedAt: v.CreatedAt, Schema: form, Avro: v.Schema.Avro()}, err
+}
+
+func toSettings(s catalog.Settings) rest.Settings {
+	keys := s.KeyFields
+	if keys == nil {
+		keys = []string{}
+	}
+	return rest.Settings{
+		Type: rest.StreamType(s.Type), Compressed: s.Compressed, Partitions: int32(s.Partitions), KeyFields: keys,
+		ArchiveInterval: duration(s.ArchiveInterval), HotRetention: duration(s.HotRetention),
+		DatasetFormat: rest.DatasetFormat(s.DatasetFormat), Consistency: rest.Consistency(s.Consistency),
+	}
+}
+
+// duration is d without the zeros that time.Duration prints: 2m, not 2m0s.
+func duration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
+
+func fromSettings(in *rest.SettingsPatch) (SettingsPatch, error) {
+	var p SettingsPatch
+	if in == nil {
+		return p, nil
+	}
+	// Values are checked by catalog.Settings.Validate; only what has another
+	// form here can fail.
+	p.Type = (*catalog.StreamType)(in.Type)
+	p.Compressed = in.Compressed
+	if in.Partitions != nil {
+		n := int(*in.Partitions)
+		if n < 1 { // 0 would mean the default
+			return p, invalid("settings: partitions %d: want 1 or more", n)
+		}
+		p.Partitions = &n
+	}
+	p.KeyFields = in.KeyFields
+	p.DatasetFormat = (*catalog.DatasetFormat)(in.DatasetFormat)
+	p.Consistency = (*catalog.Consistency)(in.Consistency)
+	var err error
+	if p.ArchiveInterval, err = fromDuration("archiveInterval", in.ArchiveInterval); err != nil {
+		return p, err
+	}
+	if p.HotRetention, err = fromDuration("hotRetention", in.HotRetention); err != nil {
+		return p, err
+	}
+	return p, nil
+}
+
+func fromDuration(name string, in *string) (*time.Duration, error) {
+	if in == nil {
+		return nil, nil
+	}
+	d, err := time.ParseDuration(*in)
+	if err != nil || d < 0 {
+		return nil, invalid("settings: %s %.40q: want a duration like 90s, 2m or 1h30m", name, *in)
+	}
+	return &d, nil
+}
+
+func page(limit *int, token *string) (Page, error) {
+	p := Page{Size: 100}
+	if limit != nil {
+		p.Size = *limit
+	}
+	if p.Size < 1 || p.Size > 1000 {
+		return p, invalid("limit %d: want 1 to 1000", p.Size)
+	}
+	if token != nil {
+		p.Token = *token
+	}
+	return p, nil
+}
+
+// optional is nil for the zero value.
+func optional[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}
+
+func snapshotID(id int64) *string {
+	if id == 0 {
+		return nil
+	}
+	s := strconv.FormatInt(id, 10)
+	return &s
+}
