@@ -15,26 +15,28 @@ type ArrowOptions struct {
 	// the schema no longer has are passed over. Without it names count: field
 	// ids in what a client sends were given for another table.
 	ByID bool
-	// IgnoreUnknown passes over columns that the schema does not have; they
-	// are ErrInvalid otherwise. It means nothing with ByID.
-	IgnoreUnknown bool
+	// UnknownFields says what happens to columns that the schema does not
+	// have. It means nothing with ByID.
+	UnknownFields UnknownFields
+	// MaxRowBytes limits a row's Avro datum. 0: MaxRowBytes.
+	MaxRowBytes int
 }
 
 // ArrowToAvro encodes the rows of Arrow batches as Avro data. It is immutable
 // and safe for concurrent use.
 type ArrowToAvro struct {
-	from *arrow.Schema
-	root plan
+	from  *arrow.Schema
+	parts []plan
+	limit int // of a row
 }
 
 // plan says which Arrow column becomes which field.
 type plan struct {
 	target *Field
 	path   string
-	column int          // among the columns or struct fields; -1: absent
-	datum  []byte       // absent: null or the default, with its union branch
-	parts  []plan       // element; key and value; fields
-	limits integerRange // integers
+	column int    // among the columns or struct fields; -1: absent
+	datum  []byte // absent: null or the default, with its union branch
+	parts  []plan // element; key and value; fields
 }
 
 // CompileArrowToAvro compiles the encoding of batches of from as rows of s.
@@ -44,13 +46,17 @@ type plan struct {
 // long as each value fits without loss. Fields that from lacks become null or
 // their default. What cannot fit is ErrInvalid and names the column.
 func CompileArrowToAvro(from *arrow.Schema, s *Schema, o ArrowOptions) (*ArrowToAvro, error) {
-	root := Field{Type: Type{Kind: Struct, Fields: s.Fields}}
-	p := plan{target: &root}
-	var err error
-	if p.parts, err = o.planFields("", from.Fields(), s.Fields); err != nil {
+	if o.MaxRowBytes == 0 {
+		o.MaxRowBytes = MaxRowBytes
+	}
+	if o.MaxRowBytes < 0 || o.MaxRowBytes > 1<<30 || o.UnknownFields > Ignore {
+		return nil, fmt.Errorf("schema: Arrow options %+v: %w", o, record.ErrInvalid)
+	}
+	parts, err := o.planFields("", from.Fields(), s.Fields)
+	if err != nil {
 		return nil, err
 	}
-	return &ArrowToAvro{from: from, root: p}, nil
+	return &ArrowToAvro{from: from, parts: parts, limit: o.MaxRowBytes}, nil
 }
 
 func (o ArrowOptions) planFields(path string, from []arrow.Field, fields []Field) ([]plan, error) {
@@ -84,7 +90,7 @@ func (o ArrowOptions) planFields(path string, from []arrow.Field, fields []Field
 		case u:
 		case o.ByID && fieldID(from[j]) == 0:
 			return nil, arrowInvalid(join(path, from[j].Name), "has no field id (Arrow metadata %s), but columns are matched by id", FieldIDKey)
-		case !o.ByID && !o.IgnoreUnknown:
+		case !o.ByID && o.UnknownFields == Reject:
 			return nil, arrowInvalid(join(path, from[j].Name), "is not in the schema; leave it out, add it to the schema, or ask for unknown fields to be ignored")
 		}
 	}
@@ -109,7 +115,6 @@ func (o ArrowOptions) planField(p *plan, from arrow.Field) error {
 	if !takes(t.Kind, dt) {
 		return arrowInvalid(p.path, "is %s, which does not fit %s; cast it", excerpt(from.Type.String()), t)
 	}
-	p.limits.least, p.limits.most = intBounds(t.Kind)
 	var err error
 	switch t.Kind {
 	case Array:
@@ -165,8 +170,6 @@ func takes(k Kind, dt arrow.DataType) bool {
 	}
 	return false
 }
-
-type integerRange struct{ least, most int64 }
 
 // arrowInvalid is an ErrInvalid about a column of a batch.
 func arrowInvalid(path, format string, args ...any) error {

@@ -15,7 +15,7 @@ type decimalScale struct {
 	from      int            // the source's scale
 	precision int            // the target's
 	scale     int            // the target's
-	bound     decimal128.Num // values below it, and above its negative, fit
+	digits    int            // that a source value may have when it is scaled up
 	factor    decimal128.Num // 10^|scale-from|
 }
 
@@ -26,44 +26,65 @@ func newDecimalScale(from arrow.DataType, to *Type) decimalScale {
 	}
 	up := c.scale - c.from
 	c.factor = decimal128.GetScaleMultiplier(max(up, -up))
-	c.bound = decimal128.GetScaleMultiplier(min(max(c.precision-up, 0), MaxPrecision))
+	c.digits = min(max(c.precision-up, 0), MaxPrecision)
 	return c
 }
 
-func (c *decimalScale) apply(n decimal128.Num) (decimal128.Num, bool) {
-	switch {
-	case c.scale >= c.from:
-		if !within(n, c.bound) {
-			return n, false
+func (c *decimalScale) apply(n decimal128.Num) (decimal128.Num, numberFault) {
+	digits := c.digits
+	if c.scale < c.from {
+		var rest decimal128.Num
+		if n, rest = n.Div(c.factor); rest != (decimal128.Num{}) {
+			return n, lossy
 		}
-		if c.scale > c.from {
-			n = n.Mul(c.factor)
-		}
-		return n, true
-	default:
-		q, rest := n.Div(c.factor)
-		return q, rest == decimal128.Num{} && within(q, decimal128.GetScaleMultiplier(c.precision))
+		digits = c.precision
 	}
+	if !withinPrecision(n.HighBits(), n.LowBits(), digits) {
+		return n, outOfRange
+	}
+	if c.scale > c.from {
+		n = n.Mul(c.factor)
+	}
+	return n, fits
 }
 
-func within(n, bound decimal128.Num) bool { return n.Less(bound) && bound.Negate().Less(n) }
-
 // applyWide converts a 256-bit value; only foreign columns have them.
-func (c *decimalScale) applyWide(n decimal256.Num) (decimal128.Num, bool) {
+func (c *decimalScale) applyWide(n decimal256.Num) (decimal128.Num, numberFault) {
 	v, rest := n.BigInt(), new(big.Int)
 	if up := c.scale - c.from; up >= 0 {
 		v.Mul(v, c.factor.BigInt())
 	} else {
 		v.QuoRem(v, c.factor.BigInt(), rest)
 	}
-	if rest.Sign() != 0 || v.CmpAbs(decimal128.GetScaleMultiplier(c.precision).BigInt()) >= 0 {
-		return decimal128.Num{}, false
+	if rest.Sign() != 0 {
+		return decimal128.Num{}, lossy
 	}
-	return decimal128.FromBigInt(v), true
+	if v.CmpAbs(decimal128.GetScaleMultiplier(c.precision).BigInt()) >= 0 {
+		return decimal128.Num{}, outOfRange
+	}
+	return decimal128.FromBigInt(v), fits
+}
+
+// decimalText is value i of a decimal or integer column in its own digits.
+func (s *source) decimalText(i int) string {
+	b := s.raw[i*s.width:]
+	word := func(k int) uint64 { return binary.NativeEndian.Uint64(b[8*k:]) }
+	from := int32(s.scale.from)
+	switch s.value {
+	case arrow.DECIMAL32:
+		return decimal128.FromI64(int64(int32(binary.NativeEndian.Uint32(b)))).ToString(from)
+	case arrow.DECIMAL64:
+		return decimal128.FromI64(int64(word(0))).ToString(from)
+	case arrow.DECIMAL128:
+		return decimal128.New(int64(word(1)), word(0)).ToString(from)
+	case arrow.DECIMAL256:
+		return decimal256.New(word(3), word(2), word(1), word(0)).ToString(from)
+	}
+	return s.number(i)
 }
 
 // decimal is value i of a decimal or integer column, in the target's scale.
-func (s *source) decimal(i int) (decimal128.Num, bool) {
+func (s *source) decimal(i int) (decimal128.Num, numberFault) {
 	b := s.raw[i*s.width:]
 	word := func(k int) uint64 { return binary.NativeEndian.Uint64(b[8*k:]) }
 	switch s.value {

@@ -12,12 +12,16 @@ import (
 // ArrowRows are the rows of one batch, ready to be encoded. It borrows the
 // batch, which must not be released before. Not safe for concurrent use.
 type ArrowRows struct {
-	root source
-	n    int
-	row  int
-	max  int
-	err  error
-	keys map[string]struct{} // of the map that is being encoded, when it is large
+	columns []source
+	n       int
+	limit   int // of a row
+	// keys are those of the map that is being encoded, when it is large.
+	keys map[string]struct{}
+
+	// Of the row that is being encoded: the length that dst may reach, and
+	// why it failed.
+	max int
+	err *RowError
 }
 
 // Bind prepares the rows of rec, which must have the schema that p was
@@ -37,11 +41,11 @@ func (p *ArrowToAvro) Bind(rec arrow.RecordBatch) (rows *ArrowRows, err error) {
 	if err := array.ValidateRecord(rec); err != nil {
 		return nil, fmt.Errorf("schema: malformed Arrow batch: %v: %w", err, record.ErrInvalid)
 	}
-	rows = &ArrowRows{n: int(rec.NumRows())}
-	for i := range p.root.parts {
-		part := &p.root.parts[i]
+	rows = &ArrowRows{n: int(rec.NumRows()), limit: p.limit}
+	for i := range p.parts {
+		part := &p.parts[i]
 		if part.column < 0 {
-			rows.root.parts = append(rows.root.parts, absentSource(part))
+			rows.columns = append(rows.columns, absentSource(part))
 			continue
 		}
 		c := rec.Column(part.column)
@@ -52,7 +56,7 @@ func (p *ArrowToAvro) Bind(rec arrow.RecordBatch) (rows *ArrowRows, err error) {
 		if err != nil {
 			return nil, err
 		}
-		rows.root.parts = append(rows.root.parts, s)
+		rows.columns = append(rows.columns, s)
 	}
 	return rows, nil
 }
@@ -61,18 +65,21 @@ func (p *ArrowToAvro) Bind(rec arrow.RecordBatch) (rows *ArrowRows, err error) {
 func (r *ArrowRows) Len() int { return r.n }
 
 // Row appends the Avro datum of row i (without the Confluent header) to dst. A
-// value that the field cannot hold is a *RowError, and dst is returned as it was.
+// value that the field cannot hold is a *RowError, whose Row is i, and dst is
+// returned as it was.
 func (r *ArrowRows) Row(dst []byte, i int) ([]byte, error) {
 	if i < 0 || i >= r.n {
 		return dst, fmt.Errorf("schema: row %d of a batch of %d: %w", i, r.n, record.ErrInvalid)
 	}
 	start := len(dst)
-	r.row, r.max, r.err = i, start+record.MaxBatchBytes, nil
-	for k := range r.root.parts {
-		var ok bool
-		if dst, ok = r.encode(dst, &r.root.parts[k], i); !ok {
-			return dst[:start], r.err
-		}
+	r.max, r.err = start+r.limit, nil
+	dst, ok := r.encodeFields(dst, r.columns, i)
+	if ok && len(dst) > r.max {
+		ok = r.tooLarge()
+	}
+	if !ok {
+		r.err.Row = i
+		return dst[:start], r.err
 	}
 	return dst, nil
 }

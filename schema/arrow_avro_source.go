@@ -16,12 +16,12 @@ import (
 // they become. Indexes count from the array's first value; callers keep them
 // below n.
 type source struct {
-	kind     Kind // of the target; 0: absent, datum stands for every value
-	nullable bool
-	path     string
-	datum    []byte
-	limits   integerRange
-	scale    decimalScale
+	kind   Kind // of the target; 0: absent, datum stands for every value
+	target *Field
+	datum  []byte
+	least  int64 // integers, dates, timestamps
+	most   int64
+	scale  decimalScale
 
 	id      arrow.Type // of the array
 	value   arrow.Type // of its values; a dictionary's indexes
@@ -39,7 +39,7 @@ type source struct {
 	parts   []source // element; key and value; fields; a dictionary's values
 }
 
-func absentSource(p *plan) source { return source{path: p.path, datum: p.datum} }
+func absentSource(p *plan) source { return source{target: p.target, datum: p.datum} }
 
 func bindSource(p *plan, a arrow.Array) (source, error) {
 	if e, ok := a.(array.ExtensionArray); ok {
@@ -47,9 +47,10 @@ func bindSource(p *plan, a arrow.Array) (source, error) {
 	}
 	d := a.Data()
 	s := source{
-		kind: p.target.Type.Kind, nullable: p.target.Nullable, path: p.path, limits: p.limits,
+		kind: p.target.Type.Kind, target: p.target,
 		id: a.DataType().ID(), n: a.Len(), shift: d.Offset(),
 	}
+	s.least, s.most = intRange(s.kind)
 	if b := d.Buffers(); len(b) > 0 && b[0] != nil && b[0].Len() > 0 {
 		s.valid = b[0].Bytes()
 	}

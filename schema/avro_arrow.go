@@ -6,8 +6,6 @@ import (
 	"math"
 	"slices"
 
-	"github.com/apache/arrow-go/v18/arrow/decimal128"
-
 	"github.com/thermocline/thermocline/record"
 )
 
@@ -87,10 +85,10 @@ type step struct {
 	col int
 	// least and most bound the writer's integers.
 	least, most int64
-	limit       decimal128.Num // readDecimal: 10^precision of the writer
-	parts       []step         // element, value, fields; what reads the default
-	writer      *Field         // skipValue
-	datum       []byte         // useDefault
+	precision   int    // readDecimal: the writer's
+	parts       []step // element, value, fields; what reads the default
+	writer      *Field // skipValue
+	datum       []byte // useDefault
 	path        string
 }
 
@@ -135,7 +133,7 @@ func compileStep(path string, r *resolved, col int) step {
 	case Double:
 		s.op = readDouble
 	case Decimal:
-		s.op, s.limit = readDecimal, decimalLimit(w.Precision)
+		s.op, s.precision = readDecimal, w.Precision
 	case String, Binary:
 		s.op = readText
 	case Array:
@@ -168,11 +166,6 @@ func intBounds(k Kind) (least, most int64) {
 		return math.MinInt32, math.MaxInt32
 	}
 	return math.MinInt64, math.MaxInt64
-}
-
-// decimalLimit is 10^precision: what every DECIMAL of it stays below.
-func decimalLimit(precision int) decimal128.Num {
-	return decimal128.GetScaleMultiplier(precision)
 }
 
 // Append decodes datum (without the Confluent header, see SplitHeader) as the
@@ -304,7 +297,7 @@ func (d *decoder) rare(s *step, i int) int {
 			return d.fail(s, "the row ends within it")
 		}
 		hi, lo, ok := parseDecimal(v)
-		if n := decimal128.New(hi, lo); !ok || !n.Less(s.limit) || !s.limit.Negate().Less(n) {
+		if !ok || !withinPrecision(hi, lo, s.precision) {
 			return d.fail(s, "no decimal, or one out of range")
 		}
 		d.b.cols[s.col].append16(lo, uint64(hi))

@@ -19,6 +19,6 @@ package schema
 //   func (s *Schema) ArrowExternal() *arrow.Schema  what clients get: BYTE->int8, SHORT->int16, ...
 //   func NewBuilder(reader *Schema, mem memory.Allocator) *Builder        builds arrow.RecordBatch of s.WithSystem().Arrow() or s.Arrow()
 //   func CompileAvroToArrow(writer, reader *Schema) (*AvroToArrow, error); (*AvroToArrow).Append(b *Builder, datum []byte) error
-//   type ArrowOptions struct { ByID, IgnoreUnknown bool }   ByID: batches of our own files; clients' batches match by name (their field ids mean nothing to us)
+//   type ArrowOptions struct { ByID bool; UnknownFields UnknownFields; MaxRowBytes int }   ByID: batches of our own files; clients' batches match by name (their field ids mean nothing to us)
 //   func CompileArrowToAvro(from *arrow.Schema, s *Schema, o ArrowOptions) (*ArrowToAvro, error); (*ArrowToAvro).Bind(rec arrow.RecordBatch) (*ArrowRows, error); (*ArrowRows).Row(dst []byte, i int) ([]byte, error)
 //   func (s *Schema) Iceberg() *iceberg.Schema; func FromIceberg(*iceberg.Schema) (*Schema, error)

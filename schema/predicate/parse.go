@@ -223,7 +223,7 @@ func (p *parser) literal() (literal, error) {
 		v.kind = numberLiteral
 	case p.tok.kind == text:
 		v.kind = textLiteral
-	case p.tok.kind == binary:
+	case p.tok.kind == blob:
 		v.kind = binaryLiteral
 	case p.tok.is("TRUE"), p.tok.is("FALSE"):
 		v.kind, v.text = boolLiteral, strings.ToUpper(v.text)

@@ -58,7 +58,7 @@ const (
 	quotedName
 	number
 	text
-	binary
+	blob
 	symbol
 )
 
@@ -79,7 +79,7 @@ func (t token) String() string {
 		return "the end"
 	case text:
 		return "a text"
-	case binary:
+	case blob:
 		return "a binary"
 	}
 	if len(t.text) > 40 {
@@ -112,7 +112,7 @@ func (l *lexer) next() (token, error) {
 	switch {
 	case (c == 'x' || c == 'X') && len(rest) > 1 && rest[1] == '\'':
 		l.pos++
-		t.kind = binary
+		t.kind = blob
 		if t.text, err = l.quoted('\''); err == nil {
 			t.text, err = l.unhex(t)
 		}
