@@ -62,19 +62,19 @@ func columnCount(f *Field) int {
 type stepOp uint8
 
 const (
-	skipValue stepOp = iota
-	readBool
-	readInt4 // into 4 bytes, BYTE to INTEGER and DATE
-	readInt8 // into 8 bytes, BYTE to LONG and TIMESTAMP
-	readFloat
-	readDouble
-	readFloatAsDouble
-	readDecimal
-	readText // STRING and BINARY
-	readArray
-	readMap
-	readStruct
-	useDefault
+	opSkip stepOp = iota
+	opBool
+	opInt4 // into 4 bytes, BYTE to INTEGER and DATE
+	opInt8 // into 8 bytes, BYTE to LONG and TIMESTAMP
+	opFloat
+	opDouble
+	opWidenFloat
+	opDecimal
+	opText // STRING and BINARY
+	opArray
+	opMap
+	opStruct
+	opDefault
 )
 
 type step struct {
@@ -85,10 +85,10 @@ type step struct {
 	col int
 	// least and most bound the writer's integers.
 	least, most int64
-	precision   int    // readDecimal: the writer's
+	precision   int    // opDecimal: the writer's
 	parts       []step // element, value, fields; what reads the default
-	writer      *Field // skipValue
-	datum       []byte // useDefault
+	writer      *Field // opSkip
+	datum       []byte // opDefault
 	path        string
 }
 
@@ -105,7 +105,7 @@ func compileFields(path string, r *resolved, column func(slot int) int) []step {
 	for i := range r.absent {
 		a := &r.absent[i]
 		p := join(path, a.reader.Name)
-		steps = append(steps, step{op: useDefault, path: p, datum: a.datum, parts: []step{compileStep(p, a.read, column(a.slot))}})
+		steps = append(steps, step{op: opDefault, path: p, datum: a.datum, parts: []step{compileStep(p, a.read, column(a.slot))}})
 	}
 	return steps
 }
@@ -118,32 +118,32 @@ func compileStep(path string, r *resolved, col int) step {
 	w := &r.writer.Type
 	switch w.Kind {
 	case Boolean:
-		s.op = readBool
+		s.op = opBool
 	case Byte, Short, Integer, Long, Date, Timestamp:
-		s.op = readInt4
+		s.op = opInt4
 		if k := r.reader.Type.Kind; k == Long || k == Timestamp {
-			s.op = readInt8
+			s.op = opInt8
 		}
 		s.least, s.most = intBounds(w.Kind)
 	case Float:
-		s.op = readFloat
+		s.op = opFloat
 		if r.reader.Type.Kind == Double {
-			s.op = readFloatAsDouble
+			s.op = opWidenFloat
 		}
 	case Double:
-		s.op = readDouble
+		s.op = opDouble
 	case Decimal:
-		s.op, s.precision = readDecimal, w.Precision
+		s.op, s.precision = opDecimal, w.Precision
 	case String, Binary:
-		s.op = readText
+		s.op = opText
 	case Array:
-		s.op = readArray
+		s.op = opArray
 		s.parts = []step{compileStep(join(path, "element"), r.part, col+1)}
 	case Map:
-		s.op = readMap
+		s.op = opMap
 		s.parts = []step{compileStep(join(path, "value"), r.part, col+2)}
 	case Struct:
-		s.op = readStruct
+		s.op = opStruct
 		cols := make([]int, len(r.reader.Type.Fields))
 		next := col + 1
 		for i := range cols {
@@ -217,7 +217,7 @@ func (d *decoder) fail(s *step, what string) int {
 func (d *decoder) run(steps []step, i int) int {
 	for k := range steps {
 		s := &steps[k]
-		if s.op == skipValue {
+		if s.op == opSkip {
 			if i = skipField(s.writer, d.src, i); i < 0 || i > len(d.src) {
 				return d.fail(s, "the row ends within it")
 			}
@@ -244,41 +244,41 @@ func (d *decoder) run(steps []step, i int) int {
 func (d *decoder) value(s *step, i int) int {
 	src := d.src
 	switch s.op {
-	case readInt4, readInt8:
+	case opInt4, opInt8:
 		v, next := readLong(src, i)
 		if next < 0 || v < s.least || v > s.most {
 			return d.fail(s, "no integer, or one out of range")
 		}
-		if c := &d.b.cols[s.col]; s.op == readInt8 {
+		if c := &d.b.cols[s.col]; s.op == opInt8 {
 			c.append8(uint64(v))
 		} else {
 			c.append4(uint32(v))
 		}
 		return next
-	case readText:
+	case opText:
 		v, next := readBytes(src, i)
 		if next < 0 {
 			return d.fail(s, "the row ends within it")
 		}
 		return d.text(s.col, v, next)
-	case readFloat, readFloatAsDouble:
+	case opFloat, opWidenFloat:
 		if len(src)-i < 4 {
 			return d.fail(s, "the row ends within it")
 		}
 		v := binary.LittleEndian.Uint32(src[i:])
-		if c := &d.b.cols[s.col]; s.op == readFloat {
+		if c := &d.b.cols[s.col]; s.op == opFloat {
 			c.append4(v)
 		} else {
 			c.append8(math.Float64bits(float64(math.Float32frombits(v))))
 		}
 		return i + 4
-	case readDouble:
+	case opDouble:
 		if len(src)-i < 8 {
 			return d.fail(s, "the row ends within it")
 		}
 		d.b.cols[s.col].append8(binary.LittleEndian.Uint64(src[i:]))
 		return i + 8
-	case readBool:
+	case opBool:
 		if i >= len(src) || src[i] > 1 {
 			return d.fail(s, "no boolean")
 		}
@@ -291,7 +291,7 @@ func (d *decoder) value(s *step, i int) int {
 // rare decodes the types whose work outweighs one more call.
 func (d *decoder) rare(s *step, i int) int {
 	switch s.op {
-	case readDecimal:
+	case opDecimal:
 		v, next := readBytes(d.src, i)
 		if next < 0 {
 			return d.fail(s, "the row ends within it")
@@ -302,12 +302,12 @@ func (d *decoder) rare(s *step, i int) int {
 		}
 		d.b.cols[s.col].append16(lo, uint64(hi))
 		return next
-	case readStruct:
+	case opStruct:
 		if i = d.run(s.parts, i); i >= 0 {
 			d.b.cols[s.col].addValid()
 		}
 		return i
-	case useDefault:
+	case opDefault:
 		in := d.src
 		d.src = s.datum
 		end := d.run(s.parts, 0)
@@ -317,7 +317,7 @@ func (d *decoder) rare(s *step, i int) int {
 		}
 		return i
 	}
-	return d.blocks(s, i) // readArray, readMap
+	return d.blocks(s, i) // opArray, opMap
 }
 
 // blocks decodes the elements of an array or the entries of a map.
@@ -337,7 +337,7 @@ func (d *decoder) blocks(s *step, i int) int {
 			return bad
 		}
 		for range count {
-			if s.op == readMap {
+			if s.op == opMap {
 				key, next := readBytes(d.src, i)
 				if next < 0 {
 					return d.fail(s, "the row ends within a key")
