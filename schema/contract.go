@@ -3,16 +3,7 @@ package schema
 // SKELETON: the signatures other packages build on; bodies are being written in files of
 // their own (this file disappears).
 //
-// schema.go / json_form.go / validate.go
-//   func ParseAny(b []byte) (*Schema, error)           our form, or an Avro record schema
-//   func FromAvro(avsc []byte) (*Schema, error)
-//   func (s *Schema) Avro() string                     .avsc with logical types, field-id/element-id/key-id/value-id attributes
-//   func Infer(samples ...[]byte / rows) (*Schema, error)
-//   func Evolve(old, proposed *Schema, nextID int) (*Schema, int, error)  checks the rules and carries ids over: by field id where given, else by name
 //
-// json_avro.go
-//   func CompileAvroToJSON(writer, reader *Schema, o JSONOutOptions) (*AvroToJSON, error); .Row(dst, avro []byte) ([]byte, error)
-//   func CompileKey(s *Schema, fields []string) (*Key, error); (*Key).Append(dst, avro []byte) ([]byte, error)   Avro of the key fields
 //
 // arrow.go / avro_arrow.go / arrow_avro.go
 //   func (s *Schema) Arrow() *arrow.Schema      storage mapping, shared by hot and cold: BYTE/SHORT/INTEGER -> int32 ... with PARQUET:field_id metadata

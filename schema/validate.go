@@ -36,14 +36,17 @@ var reserved = map[string]string{
 //
 // Names need not be Avro names: any JSON name is accepted, see Avro for how
 // it is encoded there.
-func (s *Schema) Validate() error {
+func (s *Schema) Validate() error { return s.validate(false) }
+
+// validate is Validate, or the same for a schema with system columns.
+func (s *Schema) validate(system bool) error {
 	if len(s.Fields) == 0 {
 		return fmt.Errorf("schema: has no fields; add at least one: %w", record.ErrInvalid)
 	}
-	v := validator{ids: map[int]string{}, paths: map[string]bool{}}
+	v := validator{ids: map[int]string{}, paths: map[string]bool{}, system: system}
 	for i := range s.Fields {
 		f := &s.Fields[i]
-		if what, ok := reserved[strings.ToLower(f.Name)]; ok {
+		if what, ok := reserved[strings.ToLower(f.Name)]; ok && !system {
 			return invalidf(f.Name, "has the name of %s; choose another name", what)
 		}
 	}
@@ -54,6 +57,8 @@ type validator struct {
 	ids   map[int]string
 	paths map[string]bool
 	count int
+	// system: the schema may hold the system columns and their ids.
+	system bool
 }
 
 func (v *validator) fields(path string, fields []Field, depth int) error {
@@ -109,11 +114,11 @@ func (v *validator) field(path string, f *Field, depth int) error {
 			err = invalidf(path, "has scale %d; it must lie between 0 and the precision %d", t.Scale, t.Precision)
 		}
 	case Array:
-		err = v.field(join(path, "element"), t.Element, depth+1)
+		err = v.part(join(path, "element"), t.Element, depth+1)
 	case Map:
 		v.count++
 		if err = v.id(join(path, "key"), t.KeyID); err == nil {
-			err = v.field(join(path, "value"), t.Value, depth+1)
+			err = v.part(join(path, "value"), t.Value, depth+1)
 		}
 	case Struct:
 		if len(t.Fields) == 0 {
@@ -127,13 +132,21 @@ func (v *validator) field(path string, f *Field, depth int) error {
 	return checkDefault(path, f)
 }
 
+// part checks an element or a value.
+func (v *validator) part(path string, f *Field, depth int) error {
+	if f.Default != nil {
+		return invalidf(path, "has a default, which an element or a value can never need; remove it")
+	}
+	return v.field(path, f, depth)
+}
+
 func (v *validator) id(path string, id int) error {
 	switch {
 	case id == 0:
 		return nil
 	case id < 0 || id > maxFieldID:
 		return invalidf(path, "has the id %d; ids lie between %d and %d", id, FirstUserID, maxFieldID)
-	case id < FirstUserID:
+	case id < FirstUserID && !v.system:
 		return invalidf(path, "has the id %d; ids below %d belong to the system columns: leave ids out, or begin at %d", id, FirstUserID, FirstUserID)
 	}
 	if other, ok := v.ids[id]; ok {

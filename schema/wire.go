@@ -3,6 +3,7 @@ package schema
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/thermocline/thermocline/record"
 )
@@ -210,4 +211,19 @@ func parseDecimal(b []byte) (hi int64, lo uint64, ok bool) {
 // corruptf is an ErrCorrupt about a field of a row.
 func corruptf(path, format string, args ...any) error {
 	return fmt.Errorf("schema: damaged row, field %q: %s: %w", path, fmt.Sprintf(format, args...), record.ErrCorrupt)
+}
+
+// readFloat and readDouble read IEEE 754 numbers, which may be NaN.
+func readFloat(b []byte, i int) (float32, int) {
+	if len(b)-i < 4 {
+		return 0, bad
+	}
+	return math.Float32frombits(binary.LittleEndian.Uint32(b[i:])), i + 4
+}
+
+func readDouble(b []byte, i int) (float64, int) {
+	if len(b)-i < 8 {
+		return 0, bad
+	}
+	return math.Float64frombits(binary.LittleEndian.Uint64(b[i:])), i + 8
 }
