@@ -39,7 +39,7 @@ func (e *CheckpointError) Unwrap() error { return e.Err }
 // or none. Several of one view stand in the order of their numbers. Each must
 // follow the newest one of its view: record.ErrConflict if its number is not the
 // next, record.ErrInvalid if its cut or timestamp goes back, record.ErrNotFound
-// if the view is gone. The error is a *CheckpointError that names the view, so
+// if the view is gone. These errors are a *CheckpointError that names the view, so
 // that the others can be tried again without it.
 func (c *Catalog) AddCheckpoints(ctx context.Context, cps []Checkpoint) error {
 	if len(cps) == 0 {
@@ -63,12 +63,22 @@ func (c *Catalog) AddCheckpoints(ctx context.Context, cps []Checkpoint) error {
 		}
 		defer insert.Close()
 		for _, cp := range cps {
-			if err := addCheckpoint(ctx, tx, next, previous, insert, cp, now); err != nil {
+			err := addCheckpoint(ctx, tx, next, previous, insert, cp, now)
+			if refused(err) {
 				return &CheckpointError{View: cp.View, Err: err}
+			}
+			if err != nil {
+				return err
 			}
 		}
 		return nil
 	})
+}
+
+// refused tells the faults of one checkpoint from those of the catalog.
+func refused(err error) bool {
+	return errors.Is(err, record.ErrConflict) || errors.Is(err, record.ErrInvalid) ||
+		errors.Is(err, record.ErrNotFound) || errors.Is(err, record.ErrCorrupt)
 }
 
 func addCheckpoint(ctx context.Context, tx *sql.Tx, next, previous, insert *sql.Stmt, cp Checkpoint, now int64) error {

@@ -46,7 +46,7 @@ func (c *Catalog) AcquireLease(ctx context.Context, v record.ViewID, owner strin
 		}
 		err := tx.QueryRowContext(ctx, `INSERT INTO leases (view_id, owner, epoch, expires_ms) VALUES ($1, $2, 1, $3)
 			ON CONFLICT (view_id) DO UPDATE SET owner = excluded.owner, epoch = leases.epoch + 1, expires_ms = excluded.expires_ms
-			WHERE leases.owner = '' OR leases.owner = excluded.owner OR leases.expires_ms <= $4
+			WHERE leases.owner = excluded.owner OR leases.expires_ms <= $4
 			RETURNING epoch`, v, owner, millis(l.Expires), now).Scan(&l.Epoch)
 		if !errors.Is(err, sql.ErrNoRows) {
 			return err

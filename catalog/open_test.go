@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"os"
 	"path/filepath"
@@ -48,6 +49,30 @@ func migrationNames(t *testing.T) []string {
 		names = append(names, e.Name())
 	}
 	return names
+}
+
+// TestDurable: every connection that commits syncs, also one that took the place
+// of one that a cancelled call broke.
+func TestDurable(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for round := range 3 {
+		var mode string
+		var synchronous, foreignKeys int
+		ok(t, f.writer.QueryRowContext(t.Context(), `PRAGMA journal_mode`).Scan(&mode))
+		ok(t, f.writer.QueryRowContext(t.Context(), `PRAGMA synchronous`).Scan(&synchronous))
+		ok(t, f.writer.QueryRowContext(t.Context(), `PRAGMA foreign_keys`).Scan(&foreignKeys))
+		if mode != "wal" || synchronous != 2 || foreignKeys != 1 {
+			t.Errorf("round %d: journal mode %s, synchronous %d, foreign keys %d; want wal, 2 (FULL), 1", round, mode, synchronous, foreignKeys)
+		}
+		conn, err := f.writer.Conn(t.Context())
+		ok(t, err)
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // discards it
+	}
+	_, err := f.readers.ExecContext(t.Context(), `DELETE FROM views`)
+	if err == nil {
+		t.Error("a reader's connection can write")
+	}
 }
 
 // TestOpenTogether: any number may find no catalog at once; it is made once.
@@ -267,6 +292,16 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("pointer at %q, %v", at, err)
 	}
 	ok(t, f.SwapTablePointer(t.Context(), b.TableUUID, "m0", "m1")) // fits
+	var cps []Checkpoint
+	for i := range int64(1000) {
+		cps = append(cps, Checkpoint{View: b.View.ID, Number: i + 1, Cut: make(record.Offsets, 100)})
+	}
+	err = f.AddCheckpoints(t.Context(), cps)
+	wantErr(t, "no room for checkpoints", err, record.ErrFull)
+	var refused *CheckpointError
+	if errors.As(err, &refused) {
+		t.Errorf("a full disk is blamed on a view: %v", err)
+	}
 }
 
 // TestStatementsArePortable keeps what only SQLite understands inside its file.
