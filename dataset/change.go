@@ -1,0 +1,332 @@
+package dataset
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
+	"github.com/google/uuid"
+
+	"github.com/thermocline/thermocline/dataset/objstore"
+	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema"
+)
+
+// change is what one attempt of a commit builds on one head. It is thrown away
+// when the attempt fails.
+type change struct {
+	base       *Table
+	builder    *table.MetadataBuilder
+	schema     *iceberg.Schema // current after the change
+	snapshotID int64
+	sequence   int64
+	commitID   string
+	summary    summary
+	puts       []pending
+}
+
+// Table properties that are ours.
+const (
+	maxSnapshotsKey = "thermocline.max-snapshots"
+	// keptMetadataFiles old metadata files are kept, for readers that were
+	// handed one. Each is about as large as the table's history.
+	keptMetadataFiles = 20
+)
+
+// newMetadata is the first metadata of a table.
+func (d *Datasets) newMetadata(id string, s *schema.Schema, props map[string]string) (table.Metadata, error) {
+	sc, err := icebergSchema(s)
+	if err != nil {
+		return nil, err
+	}
+	all := iceberg.Properties{
+		table.ParquetCompressionKey:          "zstd",
+		table.ParquetCompressionLevelKey:     "1",
+		table.MetadataPreviousVersionsMaxKey: strconv.Itoa(keptMetadataFiles),
+		// Old metadata files are ours to delete: branches may share them.
+		table.MetadataDeleteAfterCommitEnabledKey: "false",
+	}
+	maps.Copy(all, props)
+	if all[table.DefaultNameMappingKey], err = nameMapping(sc); err != nil {
+		return nil, err
+	}
+	b, err := table.NewMetadataBuilder(formatVersion)
+	if err != nil {
+		return nil, fmt.Errorf("dataset: new table: %w", err)
+	}
+	tableID, err := uuid.Parse(id)
+	if err != nil {
+		return nil, fmt.Errorf("dataset: table id %q: %w", id, record.ErrInvalid)
+	}
+	unsorted := table.UnsortedSortOrder
+	for _, step := range []func() error{
+		func() error { return b.SetUUID(tableID) },
+		// The builder, unlike iceberg's NewMetadata, keeps our field ids.
+		func() error { return b.AddSchema(sc) },
+		func() error { return b.SetCurrentSchemaID(-1) },
+		func() error { return b.AddPartitionSpec(iceberg.UnpartitionedSpec, true) },
+		func() error { return b.SetDefaultSpecID(-1) },
+		func() error { return b.AddSortOrder(&unsorted) },
+		func() error { return b.SetDefaultSortOrderID(-1) },
+		func() error { return b.SetLoc(objstore.URI(d.store, id)) },
+		func() error { return b.SetProperties(all) },
+	} {
+		if err := step(); err != nil {
+			return nil, fmt.Errorf("dataset: new table %s: %w: %w", id, err, record.ErrInvalid)
+		}
+	}
+	m, err := b.Build()
+	if err != nil {
+		return nil, fmt.Errorf("dataset: new table %s: %w", id, err)
+	}
+	return m, nil
+}
+
+// icebergSchema is the table schema for the user's fields of s.
+func icebergSchema(s *schema.Schema) (*iceberg.Schema, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	if id := missingID(s.Fields); id != "" {
+		return nil, fmt.Errorf("dataset: field %q has no id; assign ids first: %w", id, record.ErrInvalid)
+	}
+	return s.WithSystem().Iceberg(), nil
+}
+
+// missingID names a field without an id of its own, "" if there is none.
+func missingID(fields []schema.Field) string {
+	for i := range fields {
+		if name := missingFieldID(&fields[i]); name != "" {
+			return name
+		}
+	}
+	return ""
+}
+
+func missingFieldID(f *schema.Field) string {
+	switch {
+	case f.ID < schema.FirstUserID:
+		return f.Name
+	case f.Type.Kind == schema.Array:
+		return missingFieldID(f.Type.Element)
+	case f.Type.Kind == schema.Map && f.Type.KeyID < schema.FirstUserID:
+		return f.Name
+	case f.Type.Kind == schema.Map:
+		return missingFieldID(f.Type.Value)
+	case f.Type.Kind == schema.Struct:
+		return missingID(f.Type.Fields)
+	}
+	return ""
+}
+
+func nameMapping(s *iceberg.Schema) (string, error) {
+	b, err := json.Marshal(s.NameMapping())
+	if err != nil {
+		return "", fmt.Errorf("dataset: encode name mapping: %w", err)
+	}
+	return string(b), nil
+}
+
+// newChange begins the change that c makes to head; nil if it makes none.
+func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*change, error) {
+	ch := &change{base: head, commitID: commitID, schema: head.Schema(), sequence: head.meta.LastSequenceNumber() + 1}
+	evolved := false
+	if c.Schema != nil {
+		s, err := icebergSchema(c.Schema)
+		if err != nil {
+			return nil, err
+		}
+		if evolved = !s.Equals(ch.schema); evolved {
+			if err := checkEvolution(head.meta, s); err != nil {
+				return nil, err
+			}
+			ch.schema = s
+		}
+	}
+	moved := false
+	if c.Marker != nil {
+		old, err := head.Marker()
+		if err != nil {
+			return nil, err
+		}
+		moved = c.Marker.moved(old)
+	}
+	if !evolved && !moved && len(c.Add) == 0 && !(c.RemoveAll && head.head != nil) {
+		return nil, nil
+	}
+	for i := range c.Add {
+		if err := c.Add[i].fits(head); err != nil {
+			return nil, err
+		}
+	}
+	for ch.snapshotID == 0 || head.meta.SnapshotByID(ch.snapshotID) != nil {
+		ch.snapshotID = rand.Int64()
+	}
+	var err error
+	if ch.builder, err = table.MetadataBuilderFromBase(head.meta, head.location); err != nil {
+		return nil, fmt.Errorf("dataset: change table %s: %w: %w", head.id, err, record.ErrCorrupt)
+	}
+	if evolved {
+		if err := ch.evolve(); err != nil {
+			return nil, fmt.Errorf("dataset: change the schema of table %s: %w", head.id, err)
+		}
+	}
+	return ch, nil
+}
+
+// evolve makes c.schema the current one; a schema that was current before gets
+// its old id back.
+func (c *change) evolve() error {
+	if err := c.builder.AddSchema(c.schema); err != nil {
+		return fmt.Errorf("%w: %w", err, record.ErrInvalid)
+	}
+	if err := c.builder.SetCurrentSchemaID(-1); err != nil {
+		return err
+	}
+	c.schema = c.builder.CurrentSchema()
+	names, err := nameMapping(c.schema)
+	if err != nil {
+		return err
+	}
+	return c.builder.SetProperties(iceberg.Properties{table.DefaultNameMappingKey: names})
+}
+
+// build makes the new metadata; what must be put before it is in c.puts.
+func (c *change) build(ctx context.Context, commit *Commit) (table.Metadata, error) {
+	if len(commit.Add) > 0 || commit.RemoveAll || commit.Marker != nil {
+		if err := c.snapshot(ctx, commit); err != nil {
+			return nil, err
+		}
+		if err := c.expire(); err != nil {
+			return nil, fmt.Errorf("dataset: bound the history of table %s: %w", c.base.id, err)
+		}
+	}
+	m, err := c.builder.Build()
+	if err != nil {
+		return nil, fmt.Errorf("dataset: change table %s: %w", c.base.id, err)
+	}
+	return m, nil
+}
+
+// snapshot adds the new snapshot and makes it the head.
+func (c *change) snapshot(ctx context.Context, commit *Commit) error {
+	inherited, err := c.base.d.readManifests(ctx, c.base.head)
+	if err != nil {
+		return err
+	}
+	operation := table.OpAppend
+	var manifests []iceberg.ManifestFile
+	if len(commit.Add) > 0 {
+		m, err := c.addFiles(commit.Add)
+		if err != nil {
+			return err
+		}
+		manifests = append(manifests, m)
+	}
+	if commit.RemoveAll {
+		operation = table.OpOverwrite
+		if inherited, err = c.removeAll(ctx, inherited); err != nil {
+			return err
+		}
+	} else {
+		var kept []iceberg.ManifestFile
+		for _, m := range inherited {
+			if live(m) {
+				kept = append(kept, m)
+			}
+		}
+		if inherited, err = c.merge(ctx, kept); err != nil {
+			return err
+		}
+	}
+	list, err := c.list(append(manifests, inherited...))
+	if err != nil {
+		return err
+	}
+	props := c.summary.properties(c.base.head)
+	props[commitIDKey] = c.commitID
+	if commit.Marker != nil {
+		marker, err := commit.Marker.properties()
+		if err != nil {
+			return err
+		}
+		maps.Copy(props, marker)
+	}
+	schemaID := c.schema.ID
+	if err := c.builder.AddSnapshot(&table.Snapshot{
+		SnapshotID:       c.snapshotID,
+		ParentSnapshotID: c.parentID(),
+		SequenceNumber:   c.sequence,
+		TimestampMs:      c.timestamp(),
+		ManifestList:     list,
+		Summary:          &table.Summary{Operation: operation, Properties: props},
+		SchemaID:         &schemaID,
+	}); err != nil {
+		return fmt.Errorf("dataset: add snapshot to table %s: %w", c.base.id, err)
+	}
+	if err := c.builder.SetSnapshotRef(table.MainBranch, c.snapshotID, table.BranchRef); err != nil {
+		return fmt.Errorf("dataset: move the head of table %s: %w", c.base.id, err)
+	}
+	if commit.Marker != nil {
+		if err := c.builder.SetSnapshotRef(markerTag, c.snapshotID, table.TagRef); err != nil {
+			return fmt.Errorf("dataset: tag the marker of table %s: %w", c.base.id, err)
+		}
+	}
+	return nil
+}
+
+func (c *change) parentID() *int64 {
+	if c.base.head == nil {
+		return nil
+	}
+	id := c.base.head.SnapshotID
+	return &id
+}
+
+// timestamp never runs backwards along the history, whatever the clock does:
+// Iceberg refuses that, and time travel relies on it.
+func (c *change) timestamp() int64 {
+	ts := max(c.base.d.now().UnixMilli(), c.base.meta.LastUpdatedMillis())
+	if c.base.head != nil {
+		ts = max(ts, c.base.head.TimestampMs)
+	}
+	return ts
+}
+
+// expire drops the oldest snapshots beyond the limit from the metadata, except
+// those that a ref names. It deletes no file: what only they reached becomes an
+// orphan, and readers at work on them are not disturbed. Rows go only if a
+// later snapshot had removed them.
+func (c *change) expire() error {
+	limit := c.base.d.maxSnapshots
+	if v, err := strconv.Atoi(c.base.Property(maxSnapshotsKey)); err == nil && v >= minSnapshots {
+		limit = v
+	}
+	snapshots := c.base.meta.Snapshots()
+	over := len(snapshots) + 1 - limit
+	if over <= 0 {
+		return nil
+	}
+	named := map[int64]bool{}
+	for _, ref := range c.base.meta.Refs() {
+		named[ref.SnapshotID] = true
+	}
+	slices.SortStableFunc(snapshots, func(a, b table.Snapshot) int { return cmp.Compare(a.SequenceNumber, b.SequenceNumber) })
+	var drop []int64
+	for _, s := range snapshots[:min(over, len(snapshots))] {
+		if !named[s.SnapshotID] {
+			drop = append(drop, s.SnapshotID)
+		}
+	}
+	if len(drop) == 0 {
+		return nil
+	}
+	return c.builder.RemoveSnapshots(drop, false)
+}

@@ -1,0 +1,309 @@
+package dataset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema"
+)
+
+// Commit is a change to a table that becomes visible in one swap or not at all.
+type Commit struct {
+	// Base, if set, is a table whose head must be the head committed to or one
+	// of its ancestors: somebody's rollback is ErrConflict.
+	Base *Table
+	// Add are files written with NewFileWriter of this table.
+	Add []DataFile
+	// RemoveAll drops every live file first (reset, overwrite).
+	RemoveAll bool
+	// Marker, if set, goes with the snapshot. Its CommitID names the commit:
+	// a second Commit with the same id, after an outcome that was unknown,
+	// returns the table without doing anything.
+	Marker *Marker
+	// Schema, if set and different, becomes the current one: the user's
+	// fields, without system columns.
+	Schema *schema.Schema
+	// Check, if set, looks at the table actually committed against, on each
+	// attempt; its error ends the commit.
+	Check func(*Table) error
+}
+
+const (
+	maxAttempts  = 12
+	firstBackoff = 5 * time.Millisecond
+	maxBackoff   = 500 * time.Millisecond
+	// lookTime bounds the look for an unknown outcome when the caller's
+	// context is over already.
+	lookTime = 5 * time.Second
+)
+
+// Create makes an empty table with the user's fields of s (which have ids) and
+// the system columns, and returns it durable. ErrExists if id is taken.
+func (d *Datasets) Create(ctx context.Context, id string, s *schema.Schema, props map[string]string) (*Table, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	m, err := d.newMetadata(id, s, props)
+	if err != nil {
+		return nil, err
+	}
+	location, data, err := encodeMetadata(m, "")
+	if err != nil {
+		return nil, err
+	}
+	if err := d.put(ctx, location, data); err != nil {
+		return nil, err
+	}
+	// A crash here leaves a metadata file that nothing names: an orphan.
+	err = d.pointers.CreateTablePointer(ctx, id, location)
+	switch {
+	case err == nil:
+	case errors.Is(err, record.ErrExists):
+		d.remove(ctx, []string{location})
+		return nil, fmt.Errorf("dataset: create table %s: %w", id, err)
+	default:
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
+		defer cancel()
+		if at, lookErr := d.pointers.TablePointer(ctx, id); lookErr != nil || at != location {
+			return nil, fmt.Errorf("dataset: create table %s: %w: %w", id, ErrOutcomeUnknown, err)
+		}
+	}
+	return d.loadMetadata(ctx, id, location)
+}
+
+// Load returns the table as it is now. ErrNotFound if id has no pointer.
+func (d *Datasets) Load(ctx context.Context, id string) (*Table, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	location, err := d.pointers.TablePointer(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("dataset: load table %s: %w", id, err)
+	}
+	return d.loadMetadata(ctx, id, location)
+}
+
+// LoadAt returns the table id as the metadata file at location describes it.
+func (d *Datasets) LoadAt(ctx context.Context, id, location string) (*Table, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	return d.loadMetadata(ctx, id, location)
+}
+
+// SetSchema makes s (the user's fields) the current schema; no rows change.
+func (d *Datasets) SetSchema(ctx context.Context, id string, s *schema.Schema) (*Table, error) {
+	return d.Commit(ctx, id, Commit{Schema: s})
+}
+
+// Commit applies c to the head of table id and returns the new table. It
+// retries when others commit in between, from fresh metadata each time, and
+// checks again each time. A commit that changes nothing returns the head.
+//
+// Errors: those of Check; ErrConflict (retries exhausted, Base not in the
+// history), ErrNotFound (the table was dropped), ErrInvalid: nothing was
+// committed, the files may be committed later or deleted. ErrOutcomeUnknown:
+// the files must stay. After other errors nothing was committed.
+func (d *Datasets) Commit(ctx context.Context, id string, c Commit) (*Table, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	commitID := uuid.NewString()
+	if c.Marker != nil {
+		commitID = c.Marker.CommitID
+	}
+	backoff := firstBackoff
+	for attempt := 1; ; attempt++ {
+		head, err := d.Load(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if _, done := head.FindCommit(commitID); done {
+			return head, nil // an earlier attempt, perhaps of an earlier call, landed
+		}
+		next, err := d.tryCommit(ctx, head, commitID, &c)
+		if !errors.Is(err, errMoved) {
+			return next, err
+		}
+		if attempt == maxAttempts {
+			return nil, fmt.Errorf("dataset: commit to table %s: others committed first %d times in a row: %w", id, attempt, record.ErrConflict)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("dataset: commit to table %s: %w", id, ctx.Err())
+		case <-time.After(backoff/2 + rand.N(backoff)):
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+func (c *Commit) check() error {
+	if c.Marker != nil {
+		return c.Marker.check()
+	}
+	return nil
+}
+
+// errMoved: the pointer certainly moved away from the head that the attempt
+// built on; nothing was committed.
+var errMoved = errors.New("pointer moved")
+
+// tryCommit is one attempt on one head.
+func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, c *Commit) (*Table, error) {
+	if c.Base != nil && c.Base.head != nil && !head.descends(c.Base.head.SnapshotID) {
+		return nil, fmt.Errorf("dataset: commit to table %s: snapshot %d is no longer in its history (rolled back or expired): %w", head.id, c.Base.head.SnapshotID, record.ErrConflict)
+	}
+	if c.Check != nil {
+		if err := c.Check(head); err != nil {
+			return nil, fmt.Errorf("dataset: commit to table %s refused: %w", head.id, err)
+		}
+	}
+	ch, err := newChange(ctx, head, commitID, c)
+	if err != nil {
+		return nil, err
+	}
+	if ch == nil {
+		return head, nil
+	}
+	meta, err := ch.build(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	location, data, err := encodeMetadata(meta, head.location)
+	if err != nil {
+		return nil, err
+	}
+	puts := append(ch.puts, pending{location, data})
+	if err := d.putAll(ctx, puts); err != nil {
+		// A crash or failure here leaves orphans: no name of this attempt
+		// was told to anybody, and no other attempt uses it again.
+		d.remove(context.WithoutCancel(ctx), locations(puts))
+		return nil, fmt.Errorf("dataset: commit to table %s: %w", head.id, err)
+	}
+	// A crash here leaves orphans too; the table is still the old one.
+	if err := d.swap(ctx, head, location, commitID); err != nil {
+		if errors.Is(err, errMoved) || errors.Is(err, record.ErrNotFound) {
+			d.remove(context.WithoutCancel(ctx), locations(puts))
+		}
+		return nil, err
+	}
+	// A crash from here on leaves the new table, and old metadata files that
+	// were due to go: orphans.
+	d.cache.put(location, meta, int64(len(data)))
+	d.cache.drop(head.location)
+	next := newTable(d, head.id, location, meta)
+	d.dropOldMetadata(context.WithoutCancel(ctx), head, next)
+	return next, nil
+}
+
+// putAll puts the objects of a commit at once: none depends on another before
+// the swap.
+func (d *Datasets) putAll(ctx context.Context, puts []pending) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for _, p := range puts {
+		g.Go(func() error { return d.put(ctx, p.location, p.data) })
+	}
+	return g.Wait()
+}
+
+func locations(puts []pending) []string {
+	out := make([]string, len(puts))
+	for i, p := range puts {
+		out[i] = p.location
+	}
+	return out
+}
+
+// swap moves the pointer from head to the new location. errMoved and
+// ErrNotFound: certainly not moved. ErrOutcomeUnknown: perhaps.
+func (d *Datasets) swap(ctx context.Context, head *Table, to, commitID string) error {
+	for try := 1; ; try++ {
+		err := d.pointers.SwapTablePointer(ctx, head.id, head.location, to)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, record.ErrNotFound) && try == 1:
+			return fmt.Errorf("dataset: commit to table %s: the table was dropped: %w", head.id, err)
+		case errors.Is(err, record.ErrConflict) && try == 1:
+			return errMoved
+		}
+		// The swap of this try or of one before it may have moved the
+		// pointer, or may do so later. Look where it is.
+		look, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
+		landed, stands, lookErr := d.look(look, head, to, commitID)
+		cancel()
+		switch {
+		case landed:
+			return nil
+		case lookErr == nil && !stands:
+			// Locations are never used twice, so no swap from head's can
+			// succeed any more.
+			return errMoved
+		case lookErr != nil || try == 3 || ctx.Err() != nil:
+			return fmt.Errorf("dataset: commit %s to table %s: %w: %w", commitID, head.id, ErrOutcomeUnknown, errors.Join(err, lookErr))
+		}
+		// The pointer stands where it was. To swap again is safe: whichever
+		// of the swaps comes second finds the pointer moved.
+	}
+}
+
+// look tells whether the commit landed, and else whether the pointer still
+// stands at head.
+func (d *Datasets) look(ctx context.Context, head *Table, to, commitID string) (landed, stands bool, err error) {
+	at, err := d.pointers.TablePointer(ctx, head.id)
+	switch {
+	case err != nil:
+		return false, false, err
+	case at == to:
+		return true, false, nil
+	case at == head.location:
+		return false, true, nil
+	}
+	t, err := d.loadMetadata(ctx, head.id, at)
+	if err != nil {
+		return false, false, err
+	}
+	// A commit without a snapshot (schema only) leaves its location in the
+	// log of metadata files.
+	if _, found := t.FindCommit(commitID); found || slices.Contains(t.previousFiles(), to) {
+		return true, false, nil
+	}
+	return false, false, nil
+}
+
+// dropOldMetadata deletes the metadata files that fell off the log, if no
+// table stands at them. Failing to only leaves orphans.
+func (d *Datasets) dropOldMetadata(ctx context.Context, old, now *Table) {
+	refs, ok := d.pointers.(PointerReferences)
+	if !ok {
+		return
+	}
+	kept := now.previousFiles()
+	for _, l := range old.previousFiles() {
+		if slices.Contains(kept, l) || l == now.location {
+			continue
+		}
+		if used, err := refs.TablePointerReferenced(ctx, l); err != nil || used {
+			continue
+		}
+		d.cache.drop(l)
+		d.remove(ctx, []string{l})
+	}
+}
+
+func (t *Table) previousFiles() []string {
+	var out []string
+	for e := range t.meta.PreviousFiles() {
+		out = append(out, e.MetadataFile)
+	}
+	return out
+}

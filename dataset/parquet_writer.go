@@ -1,0 +1,132 @@
+package dataset
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/parquet"
+	"github.com/apache/arrow-go/v18/parquet/compress"
+	"github.com/apache/arrow-go/v18/parquet/pqarrow"
+	"github.com/apache/iceberg-go"
+
+	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema"
+)
+
+// A row group is what a reader decodes at a time and what the writer holds in
+// memory: rows and bytes (before encoding) end it, whichever comes first.
+const (
+	rowGroupRows  = 1 << 20
+	rowGroupBytes = 128 << 20
+)
+
+// maxStatBytes bounds a minimum or maximum in the footer. Longer ones are left
+// out, not cut, because Parquet cannot say that they are cut.
+const maxStatBytes = 1 << 10
+
+type parquetWriter struct {
+	f       *newFile
+	arrow   *arrow.Schema
+	w       *pqarrow.FileWriter
+	rows    int64
+	pending int64 // bytes in the open row group, before encoding
+	full    bool
+	done    bool
+}
+
+func newParquetWriter(f *newFile) (FileWriter, error) {
+	props := parquet.NewWriterProperties(
+		parquet.WithCompression(compress.Codecs.Zstd),
+		parquet.WithCompressionLevel(1),
+		parquet.WithMaxRowGroupLength(rowGroupRows),
+		parquet.WithMaxStatsSize(maxStatBytes),
+		parquet.WithStats(true),
+		// Decimals as int32, int64 or fixed, by precision, as Iceberg wants.
+		parquet.WithStoreDecimalAsInteger(true),
+		parquet.WithCreatedBy("thermocline"),
+		// Ascending, or nearly: some bits a row.
+		parquet.WithDictionaryFor(schema.OffsetColumn, false),
+		parquet.WithEncodingFor(schema.OffsetColumn, parquet.Encodings.DeltaBinaryPacked),
+		parquet.WithDictionaryFor(schema.TimestampColumn, false),
+		parquet.WithEncodingFor(schema.TimestampColumn, parquet.Encodings.DeltaBinaryPacked),
+	)
+	p := &parquetWriter{f: f, arrow: f.schema.Arrow()}
+	w, err := pqarrow.NewFileWriter(p.arrow, f, props, pqarrow.DefaultWriterProps())
+	if err != nil {
+		return nil, fmt.Errorf("begin Parquet: %w", err)
+	}
+	for _, k := range slices.Sorted(maps.Keys(f.meta)) {
+		if err := w.AppendKeyValueMetadata(k, f.meta[k]); err != nil {
+			return nil, fmt.Errorf("begin Parquet: %w", err)
+		}
+	}
+	p.w = w
+	return p, nil
+}
+
+func (p *parquetWriter) Write(batch arrow.RecordBatch) error {
+	if p.done {
+		return fmt.Errorf("dataset: write %s: the file is finished: %w", p.f.location, record.ErrClosed)
+	}
+	if err := checkBatch(p.arrow, batch); err != nil {
+		return err
+	}
+	if batch.NumRows() == 0 {
+		return nil
+	}
+	if p.full {
+		if err := p.w.NewBufferedRowGroupChecked(); err != nil {
+			return fmt.Errorf("dataset: write %s: %w", p.f.location, err)
+		}
+		p.full, p.pending = false, 0
+	}
+	if err := p.w.WriteBuffered(batch); err != nil {
+		return fmt.Errorf("dataset: write %s: %w", p.f.location, err)
+	}
+	p.rows += batch.NumRows()
+	for _, c := range batch.Columns() {
+		p.pending += int64(c.Data().SizeInBytes())
+	}
+	p.full = p.pending >= rowGroupBytes
+	return nil
+}
+
+func (p *parquetWriter) Size() int64 {
+	if p.done {
+		return p.f.bytes
+	}
+	return p.f.bytes + p.w.RowGroupTotalCompressedBytes()
+}
+
+func (p *parquetWriter) Rows() int64 { return p.rows }
+
+func (p *parquetWriter) Close() (DataFile, error) {
+	if p.done {
+		return DataFile{}, fmt.Errorf("dataset: close %s: the file is finished: %w", p.f.location, record.ErrClosed)
+	}
+	defer p.Abort()
+	if err := p.w.Close(); err != nil {
+		return DataFile{}, fmt.Errorf("dataset: end %s: %w", p.f.location, err)
+	}
+	meta, err := p.w.FileMetadata()
+	if err != nil {
+		return DataFile{}, fmt.Errorf("dataset: end %s: %w", p.f.location, err)
+	}
+	if meta.NumRows != p.rows {
+		return DataFile{}, fmt.Errorf("dataset: end %s: the footer counts %d rows, %d were written", p.f.location, meta.NumRows, p.rows)
+	}
+	m, err := parquetMetrics(leaves(p.f.schema), meta)
+	if err != nil {
+		return DataFile{}, fmt.Errorf("dataset: end %s: %w", p.f.location, err)
+	}
+	return p.f.finish(iceberg.ParquetFile, p.rows, m)
+}
+
+func (p *parquetWriter) Abort() {
+	if !p.done {
+		p.done = true
+		p.f.out.Abort()
+	}
+}

@@ -1,0 +1,178 @@
+package dataset
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/iceberg-go"
+
+	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema"
+	"github.com/thermocline/thermocline/schema/predicate"
+)
+
+// ScanOptions say what a scan reads.
+type ScanOptions struct {
+	// SnapshotID is the version to read; 0: the head.
+	SnapshotID int64
+	// Schema is what the batches look like: Schema.Arrow(). It may be a
+	// projection and may hold system columns (WithSystem); fields are found by
+	// their ids, so files of older schemas come out under it. Nil: all
+	// columns of the current schema, with system columns.
+	Schema *schema.Schema
+	// Filter, if set, leaves out files and row groups that cannot match. It
+	// does not filter rows: that is the caller's.
+	Filter *predicate.Bound
+	// View, From and To leave out files and row groups that lie wholly outside
+	// of the view (0: any) and of the offsets [From, To) (nil To: no end).
+	// Rows outside may still be delivered.
+	View     record.ViewNumber
+	From, To record.Offsets
+	// BatchRows bounds the rows of a batch; default 32768. Batches of large
+	// rows are smaller.
+	BatchRows int
+	// Stats, if set, is counted up while the scan runs. Read it afterwards.
+	Stats *ScanStats
+}
+
+// ScanStats tell what a scan did.
+type ScanStats struct {
+	Files, FilesSkipped         int
+	RowGroups, RowGroupsSkipped int
+	Rows                        int64
+}
+
+const (
+	defaultBatchRows = 32 << 10
+	// batchBytes is about how much a batch may hold, decoded.
+	batchBytes = 16 << 20
+)
+
+// Scan yields the rows of a snapshot in the order of commits, within a commit
+// in the order of its files and their rows. A batch is released when the loop
+// body ends; Retain it to keep it. At most two batches are held besides the
+// caller's: one decoded ahead, one being decoded. The scan ends at the first
+// error, and promptly with ctx; leaving the loop ends it too.
+//
+// Rows of other engines that lack the system columns have 0 in them: no view
+// has the number 0. Position deletes are applied, equality deletes are
+// ErrInvalid.
+func (t *Table) Scan(ctx context.Context, o ScanOptions) iter.Seq2[arrow.RecordBatch, error] {
+	return func(yield func(arrow.RecordBatch, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		out := make(chan arrow.RecordBatch, 1)
+		done := make(chan error, 1)
+		go func() {
+			err := t.scan(ctx, o, out)
+			close(out)
+			done <- err
+		}()
+		defer func() {
+			cancel()
+			for b := range out {
+				b.Release()
+			}
+		}()
+		for b := range out {
+			more := yield(b, nil)
+			b.Release()
+			if !more {
+				return
+			}
+		}
+		if err := <-done; err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+// scanner reads files for one scan.
+type scanner struct {
+	t      *Table
+	o      ScanOptions
+	schema *schema.Schema
+	out    chan<- arrow.RecordBatch
+	stats  *ScanStats
+	// filterColumns are the filter's, by field id.
+	filterColumns map[int]*predicate.Column
+	filled        map[int]bool
+}
+
+func (t *Table) scan(ctx context.Context, o ScanOptions, out chan<- arrow.RecordBatch) error {
+	if o.BatchRows <= 0 {
+		o.BatchRows = defaultBatchRows
+	}
+	s := &scanner{t: t, o: o, schema: o.Schema, out: out, stats: o.Stats}
+	if s.schema == nil {
+		user, err := schema.FromIceberg(t.Schema())
+		if err != nil {
+			return fmt.Errorf("dataset: scan table %s: %w", t.id, err)
+		}
+		s.schema = user.WithSystem()
+	}
+	if s.stats == nil {
+		s.stats = &ScanStats{}
+	}
+	if o.Filter != nil {
+		s.filterColumns, s.filled = map[int]*predicate.Column{}, map[int]bool{}
+		filledFields(s.filled, s.schema.Fields)
+		for _, c := range o.Filter.Columns() {
+			s.filterColumns[c.ID] = &c
+		}
+	}
+	files, err := t.liveFiles(ctx, o.SnapshotID)
+	if err != nil {
+		return err
+	}
+	deletes, err := s.readDeletes(ctx, files)
+	if err != nil {
+		return err
+	}
+	for _, e := range files.data {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("dataset: scan table %s: %w", t.id, err)
+		}
+		s.stats.Files++
+		if !s.fileMayMatch(e.DataFile()) {
+			s.stats.FilesSkipped++
+			continue
+		}
+		if err := s.file(ctx, e.DataFile(), deletes.of(e)); err != nil {
+			return fmt.Errorf("dataset: scan %s: %w", e.DataFile().FilePath(), err)
+		}
+	}
+	return nil
+}
+
+func (s *scanner) file(ctx context.Context, f iceberg.DataFile, deleted []int64) error {
+	switch f.FileFormat() {
+	case iceberg.ParquetFile:
+		return s.parquetFile(ctx, f, deleted)
+	case iceberg.AvroFile:
+		return s.avroFile(ctx, f, deleted)
+	}
+	return fmt.Errorf("files of format %s are not read: %w", f.FileFormat(), record.ErrInvalid)
+}
+
+// send hands a batch on, and its reference with it.
+func (s *scanner) send(ctx context.Context, b arrow.RecordBatch) error {
+	s.stats.Rows += b.NumRows()
+	select {
+	case s.out <- b:
+		return nil
+	case <-ctx.Done():
+		b.Release()
+		return ctx.Err()
+	}
+}
+
+// rowsPerBatch bounds a batch by rows and by bytes.
+func (s *scanner) rowsPerBatch(rows, bytes int64) int64 {
+	n := int64(s.o.BatchRows)
+	if rows > 0 && bytes > rows {
+		n = min(n, max(1, batchBytes/(bytes/rows)))
+	}
+	return n
+}
