@@ -195,7 +195,10 @@ func (f *Field) addMetadata(props map[string]any) {
 // takeDefault takes the default that we wrote, or Avro's.
 func (f *Field) takeDefault(path string, in *avroField) error {
 	if ours, ok := in.props[attrDefault].(string); ok {
-		f.Default = stdjson.RawMessage(ours)
+		var err error
+		if f.Default, err = plainDefault(jsontext.Value(ours)); err != nil {
+			return invalidf(path, "has an unreadable %s: %s", attrDefault, err)
+		}
 		return nil
 	}
 	if !in.hasDefault || in.fallback == nil {

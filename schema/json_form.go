@@ -143,10 +143,9 @@ func fromForm(path string, in *fieldForm, depth int) (Field, error) {
 	f := Field{ID: in.ID, Nullable: in.Nullable == nil || *in.Nullable, Doc: in.Doc, Metadata: in.Metadata}
 	f.Type.Kind = kind
 	if d := in.Default; len(d) > 0 && (d.Kind() != 'n' || !f.Nullable) {
-		if err := d.Compact(); err != nil {
+		if f.Default, err = plainDefault(d); err != nil {
 			return Field{}, invalidf(path, "default: %s", err)
 		}
-		f.Default = stdjson.RawMessage(d)
 	}
 	if err := in.fits(path, kind); err != nil {
 		return Field{}, err
@@ -177,6 +176,12 @@ func fromForm(path string, in *fieldForm, depth int) (Field, error) {
 		}
 	}
 	return f, nil
+}
+
+// plainDefault is the text of a default without needless spaces and escapes,
+// which encoders on its way may have put in.
+func plainDefault(d jsontext.Value) (stdjson.RawMessage, error) {
+	return jsontext.AppendFormat(nil, d)
 }
 
 // fits checks that the keys which describe a type are those of this kind.
