@@ -42,6 +42,11 @@ type Buffer interface {
 	// (producer), ErrClosed (the log is closed or poisoned).
 	Append(ctx context.Context, v record.ViewID, a Append) (Appended, error)
 
+	// Newest returns the newest request that is remembered of a producer, and
+	// the offsets that it got, so that a producer which lost its own state can
+	// go on behind it. ErrNotFound: none is remembered.
+	Newest(ctx context.Context, v record.ViewID, id ProducerID) (Producer, []PartRange, error)
+
 	// Read returns consecutive whole batches of one partition that begin with
 	// the batch holding from (its earlier rows are the caller's to skip), all
 	// below the durable end; at least one batch if there is one, then up to

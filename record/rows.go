@@ -87,3 +87,13 @@ func (r *Rows) AppendRows(o *Rows) {
 
 // Reset empties r and keeps its memory for reuse.
 func (r *Rows) Reset() { r.buf, r.ends = r.buf[:0], r.ends[:0] }
+
+// Largest is the size of the largest row: key and value.
+func (r *Rows) Largest() int {
+	n, start := uint32(0), uint32(0)
+	for _, e := range r.ends {
+		n = max(n, e.value-start)
+		start = e.value
+	}
+	return int(n)
+}

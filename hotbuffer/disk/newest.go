@@ -1,0 +1,33 @@
+package disk
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/thermocline/thermocline/hotbuffer"
+	"github.com/thermocline/thermocline/record"
+)
+
+// Newest implements hotbuffer.Buffer. It asks the committer, which owns what is
+// remembered, so it waits for the commit under way: what it returns is durable.
+func (l *Log) Newest(ctx context.Context, id record.ViewID, p hotbuffer.ProducerID) (newest hotbuffer.Producer, ranges []hotbuffer.PartRange, err error) {
+	if _, err := l.opened(id); err != nil {
+		return newest, nil, fmt.Errorf("newest request: %w", err)
+	}
+	err = l.between(ctx, func() error {
+		e := l.producers.byKey[producerKey{view: id, id: p}]
+		if e == nil {
+			return fmt.Errorf("newest request: %v remembers no such producer: %w", id, record.ErrNotFound)
+		}
+		known := e.Value.(*producer)
+		last := known.outcomes[len(known.outcomes)-1]
+		newest = hotbuffer.Producer{ID: p, Epoch: known.epoch, Sequence: last.sequence}
+		ranges = slices.Clone(last.ranges)
+		return nil
+	})
+	if err != nil {
+		return hotbuffer.Producer{}, nil, err
+	}
+	return newest, ranges, nil
+}

@@ -1,0 +1,204 @@
+package disk
+
+import (
+	"context"
+	"fmt"
+	"sort"
+
+	"github.com/thermocline/thermocline/record"
+)
+
+// span is a stretch of one segment that a read needs. The runs in it belong to
+// one partition; between them there may be frames of others.
+type span struct {
+	seg  *segment
+	pos  int64
+	len  int
+	rows int // bytes of the runs
+	runs []run
+}
+
+// takes tells whether reading on to r is better than another system call: not
+// when most of what is read would be frames of others.
+func (s *span) takes(r run) bool {
+	return int64(r.pos)+int64(r.len)-s.pos <= int64(4*(s.rows+int(r.len))+16<<10)
+}
+
+// Read implements hotbuffer.Buffer.
+func (l *Log) Read(ctx context.Context, id record.ViewID, p record.Partition, from record.Offset, maxBytes int) ([]record.Batch, error) {
+	fail := func(err error) ([]record.Batch, error) {
+		return nil, fmt.Errorf("read %v partition %v from %v: %w", id, p, from, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return fail(err)
+	}
+	v, err := l.opened(id)
+	if err != nil {
+		return fail(err)
+	}
+	spans, lost, err := v.plan(p, from, maxBytes)
+	if err != nil {
+		return fail(err)
+	}
+	defer func() {
+		for _, s := range spans {
+			s.seg.release()
+		}
+	}()
+
+	r := reading{log: l, view: id, partition: p, next: from, maxBytes: maxBytes}
+	for _, s := range spans {
+		if err = r.span(s); err != nil || r.bytes >= maxBytes {
+			break
+		}
+	}
+	if err == nil && len(r.batches) == 0 && len(spans) > 0 {
+		err = fmt.Errorf("segment %v from position %d: rows from %v on are lost: %w", spans[0].seg.epoch, spans[0].pos, r.next, record.ErrCorrupt)
+	}
+	if len(r.batches) > 0 {
+		v.stats.read(r.batches)
+		return r.batches, nil // the next read meets the damage again
+	}
+	if err != nil && lost != nil {
+		err = lost
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return nil, nil
+}
+
+// plan finds where rows from offset from on are and takes references to the
+// segments. lost is the damage at from that the start of the log found, if any.
+func (v *view) plan(id record.Partition, from record.Offset, maxBytes int) (spans []span, lost, err error) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if v.closed {
+		return nil, nil, fmt.Errorf("the hot log is %w", record.ErrClosed)
+	}
+	if v.dropped {
+		return nil, nil, fmt.Errorf("the view was dropped: %w", record.ErrNotFound)
+	}
+	if id < 0 || int(id) >= len(v.parts) {
+		return nil, nil, fmt.Errorf("there are %d partitions: %w", len(v.parts), record.ErrInvalid)
+	}
+	p := v.parts[id]
+	switch {
+	case from < p.start:
+		return nil, nil, fmt.Errorf("the hot rows begin at %v, earlier ones are archived: %w", p.start, record.ErrOutOfRange)
+	case from > p.end:
+		return nil, nil, fmt.Errorf("the durable end is %v: %w", p.end, record.ErrOutOfRange)
+	case from == p.end:
+		return nil, nil, nil
+	}
+	for _, d := range p.damage {
+		if d.Offsets.Start <= from && from < d.Offsets.End {
+			lost = d
+		}
+	}
+	total := 0
+	for i := max(0, p.find(from)); i < len(p.segs) && total < maxBytes || len(spans) == 0 && i < len(p.segs); i++ {
+		sp := p.segs[i]
+		if sp.end <= from {
+			continue
+		}
+		first := max(0, sort.Search(len(sp.runs), func(i int) bool { return sp.runBase(i) > from })-1)
+		for _, r := range sp.runs[first:] {
+			last := len(spans) - 1
+			if last >= 0 && spans[last].seg == sp.seg && spans[last].takes(r) {
+				s := &spans[last]
+				s.len = int(int64(r.pos) + int64(r.len) - s.pos)
+				s.rows += int(r.len)
+				s.runs = append(s.runs, r)
+			} else {
+				sp.seg.acquire()
+				spans = append(spans, span{seg: sp.seg, pos: int64(r.pos), len: int(r.len), rows: int(r.len), runs: []run{r}})
+			}
+			if total += int(r.len); total >= maxBytes {
+				break
+			}
+		}
+	}
+	return spans, lost, nil
+}
+
+// reading collects the batches of one Read.
+type reading struct {
+	log       *Log
+	view      record.ViewID
+	partition record.Partition
+	next      record.Offset
+	maxBytes  int
+	bytes     int
+	batches   []record.Batch
+}
+
+// span adds the batches of a span. They point into the memory that was read
+// or, while it is recent, written.
+func (r *reading) span(s span) error {
+	var buf []byte
+	for _, run := range s.runs {
+		b, ok := r.log.cache.get(s.seg.epoch, int64(run.pos), int(run.len))
+		if !ok {
+			if buf == nil {
+				buf = make([]byte, s.len)
+				if _, err := s.seg.file.ReadAt(buf, s.pos); err != nil {
+					return fmt.Errorf("segment %v position %d: %w: %w", s.seg.epoch, s.pos, record.ErrCorrupt, err)
+				}
+			}
+			at := int64(run.pos) - s.pos
+			b = buf[at : at+int64(run.len)]
+		}
+		if err := r.run(s.seg, int64(run.pos), b); err != nil || r.bytes >= r.maxBytes {
+			return err
+		}
+	}
+	return nil
+}
+
+// run adds the batches of a run from r.next on, each checked as if it came
+// from elsewhere.
+func (r *reading) run(seg *segment, pos int64, b []byte) error {
+	for at := 0; at < len(b); {
+		h, ok := decodeFrameHeader(b[at:], &r.log.id, seg.epoch)
+		if !ok || h.view != r.view || h.partition != r.partition || h.kind != rowsFrame {
+			// The damaged frame may be one of earlier rows: go on behind it,
+			// and tell only if rows are missing that were asked for.
+			if at = nextFrame(b, at+frameAlign, &r.log.id, seg.epoch); at < 0 {
+				return nil
+			}
+			continue
+		}
+		end := h.base + record.Offset(h.rows)
+		if h.base > r.next {
+			return fmt.Errorf("segment %v before position %d: rows [%v,%v) are lost: %w", seg.epoch, pos+int64(at), r.next, h.base, record.ErrCorrupt)
+		}
+		if end > r.next {
+			batch, err := h.checkPayload(b[at+frameHeaderSize:at+frameHeaderSize+h.payload], &r.log.id)
+			if err != nil {
+				return fmt.Errorf("segment %v position %d: rows [%v,%v) are lost: %w", seg.epoch, pos+int64(at), h.base, end, err)
+			}
+			r.batches = append(r.batches, batch)
+			r.bytes += h.payload
+			r.next = end
+			if r.bytes >= r.maxBytes {
+				return nil
+			}
+		}
+		at += align(frameHeaderSize+h.payload, frameAlign)
+	}
+	return nil
+}
+
+// nextFrame finds the next frame header that validates, at or after from; -1
+// if there is none.
+func nextFrame(b []byte, from int, id *logID, e epoch) int {
+	for at := from; at+frameHeaderSize <= len(b); at += frameAlign {
+		if be.Uint32(b[at:]) == frameMagic {
+			if _, ok := decodeFrameHeader(b[at:], id, e); ok {
+				return at
+			}
+		}
+	}
+	return -1
+}
