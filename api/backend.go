@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/hotbuffer"
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
@@ -38,9 +37,9 @@ type Streams interface {
 	// page, empty on the last. A token that it did not make is ErrInvalid.
 	ListStreams(ctx context.Context, p Page) ([]StreamSummary, string, error)
 	DeleteStream(ctx context.Context, name string) error
-	Settings(ctx context.Context, stream, branch string) (catalog.Settings, error)
+	Settings(ctx context.Context, stream, branch string) (Settings, error)
 	// UpdateSettings changes what is set in p and returns all settings.
-	UpdateSettings(ctx context.Context, stream, branch string, p SettingsPatch) (catalog.Settings, error)
+	UpdateSettings(ctx context.Context, stream, branch string, p SettingsPatch) (Settings, error)
 	// Reset begins a new view, and returns the branch with it. Nil schema: the
 	// current one.
 	Reset(ctx context.Context, stream, branch string, s *schema.Schema, p SettingsPatch) (Branch, error)
@@ -136,7 +135,7 @@ type Branch struct {
 	Name     string
 	View     record.ViewNumber
 	Schema   SchemaVersion
-	Settings catalog.Settings
+	Settings Settings
 }
 
 // SchemaVersion is an entry of a branch's schema history.
@@ -146,37 +145,33 @@ type SchemaVersion struct {
 	Schema    *schema.Schema // with its global id
 }
 
+// Settings of a branch.
+type Settings struct {
+	Type            hotbuffer.Type
+	Compressed      bool
+	Partitions      int
+	KeyFields       []string
+	ArchiveInterval time.Duration
+	HotRetention    time.Duration
+	DatasetFormat   DatasetFormat
+	Consistency     reader.Consistency
+}
+
 // SettingsPatch is a change of settings: nil means unchanged, or the default
 // in a new stream.
 type SettingsPatch struct {
-	Type            *catalog.StreamType
+	Type            *hotbuffer.Type
 	Compressed      *bool
 	Partitions      *int
 	KeyFields       *[]string
 	ArchiveInterval *time.Duration
 	HotRetention    *time.Duration
-	DatasetFormat   *catalog.DatasetFormat
-	Consistency     *catalog.Consistency
+	DatasetFormat   *DatasetFormat
+	Consistency     *reader.Consistency
 }
 
-// Apply returns s with what p sets.
-func (p SettingsPatch) Apply(s catalog.Settings) catalog.Settings {
-	set(&s.Type, p.Type)
-	set(&s.Compressed, p.Compressed)
-	set(&s.Partitions, p.Partitions)
-	set(&s.KeyFields, p.KeyFields)
-	set(&s.ArchiveInterval, p.ArchiveInterval)
-	set(&s.HotRetention, p.HotRetention)
-	set(&s.DatasetFormat, p.DatasetFormat)
-	set(&s.Consistency, p.Consistency)
-	return s
-}
-
-func set[T any](to *T, from *T) {
-	if from != nil {
-		*to = *from
-	}
-}
+// DatasetFormat is the format of data files: PARQUET or AVRO.
+type DatasetFormat string
 
 // ProducerState is the newest request that a producer appended.
 type ProducerState struct {

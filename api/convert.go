@@ -7,7 +7,8 @@ import (
 	"time"
 
 	"github.com/thermocline/thermocline/api/rest"
-	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/hotbuffer"
+	"github.com/thermocline/thermocline/reader"
 )
 
 // Between the contract's types and ours.
@@ -27,7 +28,7 @@ func toSchemaVersion(v SchemaVersion) (rest.SchemaVersion, error) {
 	return rest.SchemaVersion{ID: v.Schema.ID, Version: v.Version, CreatedAt: v.CreatedAt, Schema: form, Avro: v.Schema.Avro()}, err
 }
 
-func toSettings(s catalog.Settings) rest.Settings {
+func toSettings(s Settings) rest.Settings {
 	keys := s.KeyFields
 	if keys == nil {
 		keys = []string{}
@@ -56,9 +57,9 @@ func fromSettings(in *rest.SettingsPatch) (SettingsPatch, error) {
 	if in == nil {
 		return p, nil
 	}
-	// Values are checked by catalog.Settings.Validate; only what has another
+	// Values are checked where they are stored; only what has another
 	// form here can fail.
-	p.Type = (*catalog.StreamType)(in.Type)
+	p.Type = (*hotbuffer.Type)(in.Type)
 	p.Compressed = in.Compressed
 	if in.Partitions != nil {
 		n := int(*in.Partitions)
@@ -68,8 +69,8 @@ func fromSettings(in *rest.SettingsPatch) (SettingsPatch, error) {
 		p.Partitions = &n
 	}
 	p.KeyFields = in.KeyFields
-	p.DatasetFormat = (*catalog.DatasetFormat)(in.DatasetFormat)
-	p.Consistency = (*catalog.Consistency)(in.Consistency)
+	p.DatasetFormat = (*DatasetFormat)(in.DatasetFormat)
+	p.Consistency = (*reader.Consistency)(in.Consistency)
 	var err error
 	if p.ArchiveInterval, err = fromDuration("archiveInterval", in.ArchiveInterval); err != nil {
 		return p, err
