@@ -1,0 +1,211 @@
+package archiver
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/hotbuffer"
+	"github.com/thermocline/thermocline/record"
+)
+
+// look is how often Run looks for branches that are due.
+const look = time.Second
+
+// Retries after a failed archive wait between these.
+const (
+	leastPause = time.Second
+	mostPause  = time.Minute
+)
+
+// Run archives each branch when its interval is over, when much is waiting, and
+// to release rows whose hot retention is over; until ctx ends. Failures are
+// logged and tried again. It returns when no archive is running any more; call
+// Close after it.
+func (a *Archiver) Run(ctx context.Context) error {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	var running sync.WaitGroup
+	defer running.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for _, b := range a.o.Branches.ArchiveTargets() {
+			s := a.state(b)
+			if !s.note.begin(a.o.Now()) {
+				continue
+			}
+			t, err := a.o.Branches.ArchiveTarget(ctx, b)
+			if err != nil || !a.due(s, t) {
+				s.note.end()
+				continue
+			}
+			running.Go(func() {
+				defer s.note.end()
+				if _, err := a.Archive(ctx, b); err != nil && ctx.Err() == nil {
+					a.o.Logger.Error("archive", "branch", t.Name, "error", err)
+				}
+			})
+		}
+	}
+}
+
+// due tells whether there is anything to do for a branch now.
+func (a *Archiver) due(s *branchState, t Target) bool {
+	if len(t.Views) == 0 {
+		return false
+	}
+	if len(t.Views) > 1 {
+		return true // a reset is to be finished
+	}
+	v := t.Views[0].ID
+	ends, err := a.o.Buffer.Ends(v)
+	if err != nil {
+		return false
+	}
+	last := s.note.last()
+	now := a.o.Now()
+	over := now.Sub(last.begun) >= t.Settings.ArchiveInterval
+	waiting := ends.End.RowsSince(last.archived)
+	if last.view != v {
+		waiting = ends.End.RowsSince(nil) // not yet looked at: the dataset knows
+	}
+	if waiting > 0 {
+		if over {
+			return true
+		}
+		stats, err := a.o.Buffer.Stats(v)
+		return err == nil && stats.Bytes-last.bytes >= a.o.WaitingBytes
+	}
+	// Everything is archived; rows that are kept hot for their age remain.
+	return over && t.Settings.HotRetention > 0 && ends.End.RowsSince(ends.Start) > 0
+}
+
+// Finish archives every branch that has rows waiting, for a clean shutdown,
+// then gives up all leases. Rows that could not be archived in time stay in
+// the hot buffer. It returns the joined errors.
+func (a *Archiver) Finish(ctx context.Context) error {
+	var errs []error
+	var mu sync.Mutex
+	var running sync.WaitGroup
+	for _, b := range a.o.Branches.ArchiveTargets() {
+		t, err := a.o.Branches.ArchiveTarget(ctx, b)
+		if err != nil || len(t.Views) == 0 {
+			continue
+		}
+		last := a.state(b).note.last()
+		v := t.Views[len(t.Views)-1].ID
+		ends, err := a.o.Buffer.Ends(v)
+		if err != nil || (len(t.Views) == 1 && last.view == v && ends.End.RowsSince(last.archived) == 0) || ends.End.RowsSince(nil) == 0 {
+			continue
+		}
+		running.Go(func() {
+			if _, err := a.Archive(ctx, b); err != nil {
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+			}
+		})
+	}
+	running.Wait()
+	a.releaseLeases(ctx)
+	return errors.Join(errs...)
+}
+
+// Status is what the archiver knows of a branch.
+type Status struct {
+	// LastRun and LastSuccess began then; zero: not in this process.
+	LastRun, LastSuccess time.Time
+	// LastError is why the last run failed, "" if it did not.
+	LastError string
+	// Runs, Failures, Rows, Bytes and Files count since the process began.
+	Runs, Failures, Rows, Bytes, Files int64
+	// Seconds are the durations of all runs.
+	Seconds hotbuffer.Histogram
+}
+
+var secondsBounds = []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300}
+
+// Status returns figures of a branch.
+func (a *Archiver) Status(branch catalog.BranchID) Status { return a.state(branch).note.status() }
+
+// noteState remembers how archives of a branch went.
+type noteState struct {
+	mu      sync.Mutex
+	busy    bool // Run is at it
+	st      Status
+	seen    lastSeen
+	pause   time.Duration
+	notTill time.Time
+}
+
+// lastSeen is the state behind the last success.
+type lastSeen struct {
+	begun    time.Time
+	view     record.ViewID
+	archived record.Offsets
+	bytes    int64 // Stats.Bytes of the hot buffer then
+}
+
+func (n *noteState) last() lastSeen {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.seen
+}
+
+func (n *noteState) status() Status {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	st := n.st
+	st.Seconds.Counts = slices.Clone(st.Seconds.Counts)
+	return st
+}
+
+// begin marks the branch as being looked at; false: it is already, or it
+// failed a short time ago.
+func (n *noteState) begin(now time.Time) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.busy || now.Before(n.notTill) {
+		return false
+	}
+	n.busy = true
+	return true
+}
+
+func (n *noteState) end() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.busy = false
+}
+
+func (n *noteState) record(seen lastSeen, out Result, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	begun := seen.begun
+	n.st.Runs++
+	n.st.LastRun = begun
+	if n.st.Seconds.Counts == nil {
+		n.st.Seconds = hotbuffer.Histogram{Bounds: secondsBounds, Counts: make([]uint64, len(secondsBounds)+1)}
+	}
+	i, _ := slices.BinarySearch(secondsBounds, out.Took.Seconds())
+	n.st.Seconds.Counts[i]++
+	n.st.Seconds.Sum += out.Took.Seconds()
+	n.st.Rows, n.st.Bytes, n.st.Files = n.st.Rows+out.Rows, n.st.Bytes+out.Bytes, n.st.Files+int64(out.Files)
+	if err != nil {
+		n.st.Failures++
+		n.st.LastError = err.Error()
+		n.pause = min(max(2*n.pause, leastPause), mostPause)
+		n.notTill = begun.Add(out.Took + n.pause)
+		return
+	}
+	n.st.LastSuccess, n.st.LastError = begun, ""
+	n.pause, n.notTill = 0, time.Time{}
+	n.seen = seen
+}

@@ -1,0 +1,87 @@
+// Command bench measures the main paths of a Thermocline node on this machine
+// and prints figures, no verdicts: publish over HTTP in three formats, append to
+// the hot log, archive, and hybrid read.
+//
+//	go run ./bench [-rows 1000000] [-flights FILE.ndjson.gz] [-dir DIR]
+//
+// The rows are flights (date, delay, distance, origin, destination): the first
+// rows of FILE, or made up with a fixed seed.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"time"
+)
+
+func main() {
+	rows := flag.Int("rows", 1_000_000, "rows of each phase")
+	file := flag.String("flights", "", "NDJSON file of flights, gzip; default: made up")
+	dir := flag.String("dir", "", "directory for data; default: a temporary one on this file system")
+	clients := flag.Int("clients", 4, "concurrent publishers")
+	batch := flag.Int("batch", 5000, "rows of a publish request")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, options{*rows, *batch, *clients, *file, *dir}); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	rows, batch, clients int
+	file, dir            string
+}
+
+func run(ctx context.Context, o options) error {
+	if o.dir == "" {
+		d, err := os.MkdirTemp(".", ".bench-*")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(d)
+		o.dir = d
+	}
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	fmt.Printf("%s %s/%s, %d cores, %d rows a phase, %d rows a request, %d clients\n\n",
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), o.rows, o.batch, o.clients)
+	data, err := loadFlights(o)
+	if err != nil {
+		return err
+	}
+	b, err := open(ctx, o, data)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	fmt.Printf("%-34s %12s %10s %10s %10s\n", "phase", "rows/s", "MB/s", "p50 ms", "p99 ms")
+	for _, phase := range []func(context.Context) error{
+		b.publishNDJSON, b.publishAvro, b.publishArrow, b.publishSmall, b.append, b.archive, b.read,
+	} {
+		if err := phase(ctx); err != nil {
+			return err
+		}
+	}
+	fmt.Println("\nMB/s: of the bytes sent or received, or of the rows' stored form for append and archive.")
+	return nil
+}
+
+// report prints one line of figures.
+func report(name string, rows int, bytes int64, took time.Duration, latencies []time.Duration) {
+	p := func(q float64) string {
+		if len(latencies) == 0 {
+			return "-"
+		}
+		slices.Sort(latencies)
+		return fmt.Sprintf("%.2f", float64(latencies[int(q*float64(len(latencies)-1))].Microseconds())/1000)
+	}
+	s := took.Seconds()
+	fmt.Printf("%-34s %12.0f %10.1f %10s %10s\n", name, float64(rows)/s, float64(bytes)/s/1e6, p(0.5), p(0.99))
+}

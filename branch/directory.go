@@ -1,0 +1,255 @@
+// Package branch owns the life of streams and their branches: it creates and
+// deletes them, changes their settings, evolves their schemas and resets their
+// views, and keeps catalog, hot buffer and dataset in step while it does.
+//
+// The catalog is the authority; every change is one transaction there, and what
+// hot buffer and dataset need is made to follow, at once or at the next start.
+// Rows do not pass through here: a publish only enters a branch (see Enter), so
+// that no row is appended to a view that is being replaced.
+package branch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/dataset"
+	"github.com/thermocline/thermocline/hotbuffer"
+	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema"
+)
+
+// State is a branch as it stood at one moment; immutable.
+type State struct {
+	Stream catalog.Stream
+	Branch catalog.Branch
+	Schema *schema.Schema
+	// Draining are older views whose rows are still to be archived, in order.
+	Draining []catalog.View
+}
+
+// Name is what messages call the branch: namespace.name, with @branch unless it
+// is main.
+func (s *State) Name() string { return displayName(s.Stream.FullName(), s.Branch.Name) }
+
+func displayName(stream, branch string) string {
+	if branch == catalog.MainBranch {
+		return stream
+	}
+	return stream + "@" + branch
+}
+
+// entry is an open branch.
+type entry struct {
+	// change lets one change of the branch happen at a time. Taken before gate.
+	change sync.Mutex
+	// gate is held shared while rows are appended, and exclusively while the
+	// view is replaced or the branch deleted.
+	gate  sync.RWMutex
+	state atomic.Pointer[State] // nil: deleted
+}
+
+// Options of Open.
+type Options struct {
+	Catalog  *catalog.Catalog
+	Buffer   hotbuffer.Buffer
+	Datasets *dataset.Datasets
+	// Files lists and deletes the files of deleted streams.
+	Files Files
+	// TrashGrace is how long files of a deleted stream stay, for readers that
+	// are still at them [1 h].
+	TrashGrace time.Duration
+	Now        func() time.Time
+	Logger     *slog.Logger
+}
+
+// Directory holds all branches open. Safe for concurrent use.
+type Directory struct {
+	o Options
+
+	mu     sync.RWMutex
+	byName map[string]*entry // "namespace.name@branch"
+	byID   map[catalog.BranchID]*entry
+}
+
+// Open opens every branch in the catalog: its table and its view in the hot
+// buffer are made to exist, and views that the catalog does not know (a crash
+// came between a deletion and its consequences) are dropped from the hot buffer.
+func Open(ctx context.Context, o Options) (*Directory, error) {
+	if o.TrashGrace <= 0 {
+		o.TrashGrace = time.Hour
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	d := &Directory{o: o, byName: map[string]*entry{}, byID: map[catalog.BranchID]*entry{}}
+	for token := ""; ; {
+		page, err := o.Catalog.ListStreams(ctx, catalog.StreamQuery{Limit: catalog.MaxPage, PageToken: token})
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range page.Streams {
+			if err := d.openStream(ctx, s); err != nil {
+				return nil, fmt.Errorf("open stream %s: %w", s.FullName(), err)
+			}
+		}
+		if token = page.Next; token == "" {
+			break
+		}
+	}
+	known := map[record.ViewID]bool{}
+	for _, v := range d.allViews() {
+		known[v] = true
+	}
+	for _, v := range o.Buffer.Views() {
+		if !known[v] {
+			o.Logger.Info("drop a view that no branch has", "view", v)
+			if err := o.Buffer.Drop(ctx, v); err != nil && !errors.Is(err, record.ErrNotFound) {
+				return nil, fmt.Errorf("drop view %s: %w", v, err)
+			}
+		}
+	}
+	return d, nil
+}
+
+func (d *Directory) openStream(ctx context.Context, s catalog.Stream) error {
+	for after := catalog.BranchID(0); ; {
+		branches, err := d.o.Catalog.Branches(ctx, s.ID, after, catalog.MaxPage)
+		if err != nil {
+			return err
+		}
+		for _, b := range branches {
+			if err := d.openBranch(ctx, s, b); err != nil {
+				return err
+			}
+			after = b.ID
+		}
+		if len(branches) < catalog.MaxPage {
+			return nil
+		}
+	}
+}
+
+// openBranch makes table and view exist and lists the branch.
+func (d *Directory) openBranch(ctx context.Context, s catalog.Stream, b catalog.Branch) error {
+	st, err := d.load(ctx, s, b)
+	if err != nil {
+		return err
+	}
+	if err := d.ensureTable(ctx, st); err != nil {
+		return err
+	}
+	for _, v := range append(slices.Clone(st.Draining), b.View) {
+		if err := d.o.Buffer.Open(ctx, v.ID, hotSettings(b.Settings, v)); err != nil {
+			return err
+		}
+	}
+	e := &entry{}
+	e.state.Store(st)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.byName[key(s.FullName(), b.Name)] = e
+	d.byID[b.ID] = e
+	return nil
+}
+
+// load reads what belongs to a branch.
+func (d *Directory) load(ctx context.Context, s catalog.Stream, b catalog.Branch) (*State, error) {
+	sc, err := d.o.Catalog.SchemaByID(ctx, b.SchemaID)
+	if err != nil {
+		return nil, err
+	}
+	draining, err := d.o.Catalog.DrainingViews(ctx, b.ID, catalog.MaxPage)
+	if err != nil {
+		return nil, err
+	}
+	return &State{Stream: s, Branch: b, Schema: sc, Draining: draining}, nil
+}
+
+// ensureTable creates the branch's table unless it is there: a crash, or an
+// error, came between the catalog's transaction and this.
+func (d *Directory) ensureTable(ctx context.Context, st *State) error {
+	_, err := d.o.Catalog.TablePointer(ctx, st.Branch.TableUUID)
+	if !errors.Is(err, record.ErrNotFound) {
+		return err
+	}
+	_, err = d.o.Datasets.Create(ctx, st.Branch.TableUUID, st.Schema, map[string]string{
+		"thermocline.stream": st.Stream.FullName(), "thermocline.branch": st.Branch.Name,
+	})
+	if errors.Is(err, record.ErrExists) {
+		return nil
+	}
+	return err
+}
+
+func hotSettings(s catalog.Settings, v catalog.View) hotbuffer.Settings {
+	return hotbuffer.Settings{Type: hotbuffer.Type(s.Type), Compressed: s.Compressed, Partitions: v.Partitions}
+}
+
+func key(stream, branch string) string { return stream + "@" + branch }
+
+// find returns the entry of a branch. stream may lack its namespace.
+func (d *Directory) find(stream, branch string) (*entry, *State, error) {
+	ns, name, err := catalog.ParseName(stream)
+	if err != nil {
+		return nil, nil, err
+	}
+	full := ns + "." + name
+	d.mu.RLock()
+	e := d.byName[key(full, branch)]
+	main := d.byName[key(full, catalog.MainBranch)]
+	d.mu.RUnlock()
+	if e != nil {
+		if st := e.state.Load(); st != nil {
+			return e, st, nil
+		}
+	}
+	if main == nil {
+		return nil, nil, fmt.Errorf("stream %s: %w", full, record.ErrNotFound)
+	}
+	return nil, nil, fmt.Errorf("branch %q of stream %s: %w", branch, full, record.ErrNotFound)
+}
+
+// Resolve returns the state of a branch. Unknown: record.ErrNotFound.
+func (d *Directory) Resolve(stream, branch string) (*State, error) {
+	_, st, err := d.find(stream, branch)
+	return st, err
+}
+
+// All lists the states of all branches, in no order.
+func (d *Directory) All() []*State {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	all := make([]*State, 0, len(d.byID))
+	for _, e := range d.byID {
+		if st := e.state.Load(); st != nil {
+			all = append(all, st)
+		}
+	}
+	return all
+}
+
+// allViews lists every view that may hold rows in the hot buffer.
+func (d *Directory) allViews() []record.ViewID {
+	var views []record.ViewID
+	for _, st := range d.All() {
+		for _, v := range st.Draining {
+			views = append(views, v.ID)
+		}
+		views = append(views, st.Branch.View.ID)
+	}
+	return views
+}
+
+// Views lists the views that rows may be read from or archived: the active and
+// the draining ones.
+func (d *Directory) Views() []record.ViewID { return d.allViews() }

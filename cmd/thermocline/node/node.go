@@ -1,0 +1,156 @@
+// Package node puts the parts of Thermocline together in one process: a data
+// directory with catalog, log and warehouse, and what runs on them. It is used
+// by serve, by tests and by benchmarks, and is the api's backend (backend.go).
+//
+// It holds no logic of streams; where two parts meet, it only passes on.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/thermocline/thermocline/archiver"
+	"github.com/thermocline/thermocline/branch"
+	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/dataset"
+	"github.com/thermocline/thermocline/dataset/objstore"
+	"github.com/thermocline/thermocline/hotbuffer/disk"
+	"github.com/thermocline/thermocline/reader"
+	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/writer"
+)
+
+// Options of Open.
+type Options struct {
+	// Dir is the data directory; it is made if it is missing.
+	Dir string
+	// LogBytes bounds the hot log on disk; 0: the log's default.
+	LogBytes int64
+	// CheckpointEvery is the length of an epoch; 0: 2 s.
+	CheckpointEvery time.Duration
+	// OnFatal is called once when the log has failed for good: the process
+	// should end and start again.
+	OnFatal func(error)
+	Logger  *slog.Logger
+	// Reached is called behind each step of the archive protocol; tests only.
+	Reached func(archiver.Step)
+}
+
+// Node is an open data directory. Safe for concurrent use.
+type Node struct {
+	lock      io.Closer
+	catalog   *catalog.Catalog
+	log       *disk.Log
+	datasets  *dataset.Datasets
+	directory *branch.Directory
+	checks    *reader.Checkpointer
+	reader    *reader.Reader
+	writer    *writer.Writer
+	archiver  *archiver.Archiver
+	logger    *slog.Logger
+}
+
+// Layout of the data directory.
+const (
+	lockFile     = "LOCK"
+	catalogFile  = "catalog.db"
+	logDir       = "log"
+	warehouseDir = "warehouse"
+)
+
+// Open opens a data directory for this process alone: record.ErrBusy if
+// another one has it. What a crash left is repaired; Run does the rest.
+func Open(ctx context.Context, o Options) (_ *Node, err error) {
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open data directory: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("open data directory: %w", err)
+	}
+	n := &Node{logger: o.Logger}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("open data directory %s: %w", dir, err), n.close())
+		}
+	}()
+	if n.lock, err = vfs.Default.Lock(filepath.Join(dir, lockFile)); err != nil {
+		return nil, fmt.Errorf("another process has it open; stop that one or choose another --data: %w: %w", err, record.ErrBusy)
+	}
+	if n.catalog, err = catalog.Open(ctx, catalog.Options{Path: filepath.Join(dir, catalogFile)}); err != nil {
+		return nil, err
+	}
+	if n.log, err = disk.Open(filepath.Join(dir, logDir), disk.Options{MaxBytes: o.LogBytes, Logger: o.Logger, OnFatal: o.OnFatal}); err != nil {
+		return nil, err
+	}
+	files, err := objstore.NewFS(filepath.Join(dir, warehouseDir))
+	if err != nil {
+		return nil, err
+	}
+	n.datasets = dataset.New(files, n.catalog, dataset.Options{})
+	n.directory, err = branch.Open(ctx, branch.Options{
+		Catalog: n.catalog, Buffer: n.log, Datasets: n.datasets, Files: n.datasets, Logger: o.Logger,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.checks = reader.NewCheckpointer(n.log, n.catalog, n.directory.Views, reader.CheckpointOptions{Every: o.CheckpointEvery, Logger: o.Logger})
+	n.reader = reader.New(n.log, n.datasets, n.catalog, n.checks)
+	n.writer = writer.New(entrance{n.directory}, n.log)
+	n.archiver, err = archiver.New(archiver.Options{
+		Branches: archives{n.directory}, Leases: n.catalog, Schemas: n.catalog, Checkpoints: n.checks,
+		Buffer: n.log, Datasets: n.datasets,
+		// The lock file makes this the only process of the directory.
+		Owner: "node-" + n.catalog.ClusterID(), Cluster: n.catalog.ClusterID(),
+		Logger: o.Logger, Reached: o.Reached,
+	})
+	return n, err
+}
+
+// Run takes checkpoints, archives, and deletes what is in the trash, until ctx
+// ends. Then every row that waits is archived, for at most finish, and Run
+// returns. Publishing must have stopped before ctx ends for that to be all rows.
+func (n *Node) Run(ctx context.Context, finish time.Duration) error {
+	g, running := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.checks.Run(running) })
+	g.Go(func() error { return n.archiver.Run(running) })
+	g.Go(func() error { return n.directory.Run(running) })
+	err := g.Wait()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), finish)
+	defer cancel()
+	if ferr := n.archiver.Finish(last); ferr != nil {
+		// The rows are safe in the log, and archived after the next start.
+		n.logger.Warn("archive at shutdown", "error", ferr)
+	}
+	return err
+}
+
+// Close releases the directory. Call it after Run has returned. Rows under way
+// are finished or refused; waiting readers wake with record.ErrClosed.
+func (n *Node) Close() error { return n.close() }
+
+func (n *Node) close() error {
+	var errs []error
+	if n.log != nil {
+		errs = append(errs, n.log.Close())
+	}
+	if n.catalog != nil {
+		errs = append(errs, n.catalog.Close())
+	}
+	if n.lock != nil {
+		errs = append(errs, n.lock.Close())
+	}
+	return errors.Join(errs...)
+}
