@@ -81,7 +81,7 @@ func (d *Directory) begin(stream, branch string) (*entry, *State, error) {
 
 // UpdateSettings changes settings. edit gets the current ones and returns the
 // new ones. Changed key fields or more partitions send rows that come from now on
-// elsewhere: per key, order holds among the rows before and among those after.
+// elsewhere; in the view's order they still follow those before.
 func (d *Directory) UpdateSettings(ctx context.Context, stream, branch string, edit func(catalog.Settings) catalog.Settings) (*State, error) {
 	e, st, err := d.begin(stream, branch)
 	if err != nil {
@@ -93,6 +93,13 @@ func (d *Directory) UpdateSettings(ctx context.Context, stream, branch string, e
 		return nil, fmt.Errorf("change settings of %s: %w", st.Name(), err)
 	}
 	if err := checkKey(st.Schema, settings); err != nil {
+		return fail(err)
+	}
+	// A key may move to another partition. The cut sets the rows before apart
+	// in time, so that the view's order keeps the key's.
+	e.gate.Lock()
+	defer e.gate.Unlock()
+	if _, err := d.o.Buffer.Cut(ctx, st.Branch.View.ID); err != nil {
 		return fail(err)
 	}
 	b, err := d.o.Catalog.UpdateSettings(ctx, st.Branch.ID, st.Branch.Version, settings)

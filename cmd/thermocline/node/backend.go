@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -250,15 +249,12 @@ func (s schemas) Schema(ctx context.Context, stream, branch string) (api.SchemaV
 
 func (s schemas) version(ctx context.Context, st *branch.State) (api.SchemaVersion, error) {
 	v := st.Branch.SchemaVersion
-	list, err := s.n.catalog.SchemaVersions(ctx, st.Branch.ID, v-1, 1)
-	if err != nil {
-		return api.SchemaVersion{}, err
-	}
 	out := api.SchemaVersion{Version: int32(v), Schema: st.Schema}
-	if len(list) == 1 {
+	list, err := s.n.catalog.SchemaVersions(ctx, st.Branch.ID, v+1, 1)
+	if err == nil && len(list) == 1 {
 		out.CreatedAt = list[0].Created
 	}
-	return out, nil
+	return out, err
 }
 
 // SchemaVersions pages backwards: a token is the version to begin below.
@@ -271,25 +267,21 @@ func (s schemas) SchemaVersions(ctx context.Context, stream, branch string, p ap
 	if err != nil {
 		return nil, "", err
 	}
-	after := max(0, int(below)-1-p.Size)
-	list, err := s.n.catalog.SchemaVersions(ctx, st.Branch.ID, after, int(below)-1-after)
+	list, err := s.n.catalog.SchemaVersions(ctx, st.Branch.ID, int(below), p.Size)
 	if err != nil {
 		return nil, "", err
 	}
-	var out []api.SchemaVersion
-	for _, v := range slices.Backward(list) {
-		if v.Version >= int(below) {
-			continue
-		}
+	out := make([]api.SchemaVersion, len(list))
+	for i, v := range list {
 		sc, err := s.n.catalog.SchemaByID(ctx, v.ID)
 		if err != nil {
 			return nil, "", err
 		}
-		out = append(out, api.SchemaVersion{Version: int32(v.Version), CreatedAt: v.Created, Schema: sc})
+		out[i] = api.SchemaVersion{Version: int32(v.Version), CreatedAt: v.Created, Schema: sc}
 	}
 	next := ""
-	if after > 0 {
-		next = strconv.Itoa(after + 1)
+	if n := len(list); n == p.Size && list[n-1].Version > 1 {
+		next = strconv.Itoa(list[n-1].Version)
 	}
 	return out, next, nil
 }
