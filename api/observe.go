@@ -62,12 +62,12 @@ func (a *API) logRequest(c *gin.Context, id string, begin time.Time, cut bool) {
 		route = "none"
 	}
 	a.http.seen(c.Request.Method, route, status, took)
-	level := slog.LevelInfo
+	level := slog.LevelDebug
 	switch {
 	case status >= 500 || cut:
 		level = slog.LevelError
-	case !strings.HasPrefix(route, "/v1/"):
-		level = slog.LevelDebug // probes and scrapes
+	case status >= 400:
+		level = slog.LevelInfo
 	}
 	attrs := []slog.Attr{
 		slog.String("request", id), slog.String("method", c.Request.Method), slog.String("path", c.Request.URL.Path),
