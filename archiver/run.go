@@ -71,7 +71,13 @@ func (a *Archiver) due(s *branchState, t Target) bool {
 	}
 	last := s.note.last()
 	now := a.o.Now()
-	over := now.Sub(last.begun) >= t.Settings.ArchiveInterval
+	// A view from before this process is due at once: how long its rows have
+	// waited is not known, and a process that keeps dying must still archive.
+	since := last.begun
+	if since.Before(t.Views[0].Created) {
+		since = t.Views[0].Created
+	}
+	over := now.Sub(since) >= t.Settings.ArchiveInterval
 	waiting := ends.End.RowsSince(last.archived)
 	if last.view != v {
 		waiting = ends.End.RowsSince(nil) // not yet looked at: the dataset knows
