@@ -17,7 +17,7 @@ import (
 // schemaJSON is the schema of row, in Thermocline's form: every field type,
 // nullable but for the row's number.
 const schemaJSON = `{"fields":[
-	{"name":"number","type":"LONG"},
+	{"name":"number","type":"LONG","nullable":false},
 	{"name":"boolean","type":"BOOLEAN","nullable":true},
 	{"name":"byte","type":"BYTE","nullable":true},
 	{"name":"short","type":"SHORT","nullable":true},
@@ -32,11 +32,7 @@ const schemaJSON = `{"fields":[
 	{"name":"timestamp","type":"TIMESTAMP","nullable":true},
 	{"name":"array","type":"ARRAY","nullable":true,"element":{"type":"STRING","nullable":true}},
 	{"name":"map","type":"MAP","nullable":true,"value":{"type":"LONG","nullable":true}},
-	{"name":"struct","type":"STRUCT","nullable":true,"fields":[
-		{"name":"label","type":"STRING"},
-		{"name":"points","type":"ARRAY","element":{"type":"STRUCT","fields":[
-			{"name":"x","type":"DOUBLE"},
-			{"name":"day","type":"DATE","nullable":true}]}}]}
+	{"name":"struct","type":"STRUCT","nullable":true,"fields":[{"name":"label","type":"STRING","nullable":false},{"name":"points","type":"ARRAY","nullable":false,"element":{"type":"STRUCT","nullable":false,"fields":[{"name":"x","type":"DOUBLE","nullable":false},{"name":"day","type":"DATE","nullable":true}]}}]}
 ]}`
 
 const decimalScale = 9

@@ -3,12 +3,31 @@ package test
 import (
 	"errors"
 	"net/http"
+	"os"
+	"regexp"
+	"slices"
 	"testing"
 )
 
-// archiveSteps are the points of the archive protocol behind which a process
-// can be made to kill itself (docs/ARCHITECTURE.md, "The archive protocol").
-var archiveSteps = []string{"lease", "load", "fence", "write", "upload", "commit", "swapped", "release"}
+// archiveSteps are the points of the archive protocol at which the process can
+// be made to kill itself.
+var archiveSteps = []string{"lease", "load", "fence", "write", "upload", "commit", "done"}
+
+// TestArchiveSteps: a step that is added to the protocol must be crashed at, too.
+func TestArchiveSteps(t *testing.T) {
+	t.Parallel()
+	source, err := os.ReadFile("../archiver/archiver.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var steps []string
+	for _, m := range regexp.MustCompile(`Step\w+ +Step += "(\w+)"`).FindAllStringSubmatch(string(source), -1) {
+		steps = append(steps, m[1])
+	}
+	if !slices.Equal(steps, archiveSteps) {
+		t.Errorf("the archiver has the steps %v, the test knows %v", steps, archiveSteps)
+	}
+}
 
 // TestArchiveSurvivesCrashes kills the server at each step of the archive
 // protocol, twice in a row. Afterwards no row may be missing or there twice,

@@ -63,9 +63,10 @@ func (d *density) check(t *testing.T, o offsets) {
 // numberedSchema is the schema of rows that tests of crashes tell apart by
 // number.
 const numberedSchema = `{"fields":[
-	{"name":"number","type":"LONG"},
-	{"name":"group","type":"STRING"},
-	{"name":"text","type":"STRING","nullable":true}]}`
+	{"name":"number","type":"LONG","nullable":false},
+	{"name":"group","type":"STRING","nullable":false},
+	{"name":"text","type":"STRING","nullable":true}
+]}`
 
 // numbered makes the rows first to first+n-1, which differ in size.
 func numbered(first, n int64) string {

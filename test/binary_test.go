@@ -31,14 +31,16 @@ var release = sync.OnceValues(func() (string, error) {
 	return build("thermocline")
 })
 
-// checked is the binary with the race detector, when the tests have it. A
-// server that finds a race ends with exit code 66 at once, which every test
-// sees.
+// checked is the binary with what only tests want: it can be made to crash
+// between the steps of an archive, and has the race detector when the tests
+// have it. A server that finds a race ends at once with exit code 66, which
+// every test sees.
 var checked = sync.OnceValues(func() (string, error) {
-	if !raced {
-		return release()
+	flags := []string{"-tags", "crashtest"}
+	if raced {
+		flags = append(flags, "-race")
 	}
-	return build("thermocline-race", "-race")
+	return build("thermocline-checked", flags...)
 })
 
 func build(name string, flags ...string) (string, error) {

@@ -14,11 +14,12 @@ import (
 )
 
 const flightSchema = `{"fields":[
-	{"name":"date","type":"TIMESTAMP"},
-	{"name":"delay","type":"INTEGER"},
-	{"name":"distance","type":"INTEGER"},
-	{"name":"origin","type":"STRING"},
-	{"name":"destination","type":"STRING"}]}`
+	{"name":"date","type":"TIMESTAMP","nullable":false},
+	{"name":"delay","type":"INTEGER","nullable":false},
+	{"name":"distance","type":"INTEGER","nullable":false},
+	{"name":"origin","type":"STRING","nullable":false},
+	{"name":"destination","type":"STRING","nullable":false}
+]}`
 
 // flight is a row of the flights, comparable.
 type flight struct {

@@ -63,7 +63,7 @@ func (s *server) tryStart(env ...string) error {
 		listen = "127.0.0.1:0"
 	}
 	cmd := exec.Command(s.binary, "serve", "--data", filepath.Join(s.dir, "data"), "--listen", listen, "--address-file", file)
-	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
+	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=0")
 	cmd.Env = append(cmd.Env, env...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	if err := cmd.Start(); err != nil {

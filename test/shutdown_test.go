@@ -14,7 +14,7 @@ import (
 func TestShutdownUnderLoad(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, checked)
-	st := s.create(t, "rows", numberedSchema, `{"partitions":2,"archiveInterval":"300ms"}`)
+	st := s.create(t, "rows", numberedSchema, `{"partitions":2,"archiveInterval":"1s"}`)
 
 	const publishers, each = 4, 100
 	acked := make([][]int64, publishers) // first row of each acknowledged request
