@@ -258,7 +258,10 @@ func (w *outWriter) end(i int) int {
 }
 
 func (w *outWriter) damaged(name string) int {
-	w.place = join(name, w.place)
+	if w.place != "" {
+		name = join(name, w.place)
+	}
+	w.place = name
 	return bad
 }
 
