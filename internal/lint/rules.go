@@ -29,7 +29,7 @@ var below = map[string][]string{
 		"dataset", "hotbuffer", "catalog", "schema", "record",
 	},
 	"bench": {
-		"api", "reader", "writer", "archiver", "branch",
+		"cmd", "api", "reader", "writer", "archiver", "branch",
 		"dataset", "hotbuffer", "catalog", "schema", "record",
 	},
 	"test":     {}, // talks to the binary, like a user

@@ -1,3 +1,0 @@
-package bench
-
-import _ "github.com/thermocline/thermocline/cmd"
