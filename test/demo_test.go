@@ -2,7 +2,6 @@ package test
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -15,9 +14,8 @@ func TestDemo(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path(t, release), "demo")
+	cmd := exec.CommandContext(ctx, path(t, release), "demo", "--exit", "--listen", "127.0.0.1:0")
 	cmd.Dir = ".." // where make runs it
-	cmd.Env = append(os.Environ(), "DEMO_EXIT=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("demo: %v\n%s", err, out)
