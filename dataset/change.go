@@ -97,7 +97,15 @@ func icebergSchema(s *schema.Schema) (*iceberg.Schema, error) {
 	if id := missingID(s.Fields); id != "" {
 		return nil, fmt.Errorf("dataset: field %q has no id; assign ids first: %w", id, record.ErrInvalid)
 	}
-	return s.WithSystem().Iceberg(), nil
+	all := s.WithSystem()
+	for i := range all.Fields {
+		// Our files always have the system columns; other engines, which know
+		// nothing of offsets, must be able to append rows without.
+		if all.Fields[i].ID < schema.FirstUserID {
+			all.Fields[i].Nullable = true
+		}
+	}
+	return all.Iceberg(), nil
 }
 
 // missingID names a field without an id of its own, "" if there is none.

@@ -84,6 +84,7 @@ type Datasets struct {
 	store        objstore.Store
 	pointers     Pointers
 	maxSnapshots int
+	rowGroupRows int64
 	now          func() time.Time
 	cache        *metaCache
 }
@@ -101,7 +102,8 @@ func New(store objstore.Store, p Pointers, o Options) *Datasets {
 	}
 	return &Datasets{
 		store: store, pointers: p, maxSnapshots: max(o.MaxSnapshots, minSnapshots), now: o.Now,
-		cache: newMetaCache(o.CacheBytes),
+		rowGroupRows: rowGroupRows,
+		cache:        newMetaCache(o.CacheBytes),
 	}
 }
 

@@ -40,7 +40,7 @@ func newParquetWriter(f *newFile) (FileWriter, error) {
 	props := parquet.NewWriterProperties(
 		parquet.WithCompression(compress.Codecs.Zstd),
 		parquet.WithCompressionLevel(1),
-		parquet.WithMaxRowGroupLength(rowGroupRows),
+		parquet.WithMaxRowGroupLength(f.table.d.rowGroupRows),
 		parquet.WithMaxStatsSize(maxStatBytes),
 		parquet.WithStats(true),
 		// Decimals as int32, int64 or fixed, by precision, as Iceberg wants.
