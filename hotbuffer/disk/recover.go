@@ -46,12 +46,14 @@ func Open(dir string, o Options) (*Log, error) {
 
 // recovery is the state of Open.
 type recovery struct {
-	log    *Log
-	fs     vfs.FS
-	files  map[vfs.File]bool // to be closed if Open fails
-	segs   []*segment        // ascending
-	state  *state
-	damage []Damage
+	log      *Log
+	fs       vfs.FS
+	files    map[vfs.File]bool // to be closed if Open fails
+	segs     []*segment        // ascending
+	state    *state
+	damage   []Damage
+	begun    bool // by the file LOG
+	identity bool // which is readable
 	// suspect: the newest segment has nothing but a checkpoint that is not
 	// whole.
 	suspect bool
@@ -88,6 +90,13 @@ func (r *recovery) open() error {
 	if len(l.segments) == 0 || r.suspect {
 		// A crash before this is done finds the same again.
 		if err := l.roll(0, 0, true, l.o.Now().UnixMilli()); err != nil {
+			return err
+		}
+	}
+	if !r.identity {
+		// A crash before this is done leaves a log that looks begun or new,
+		// by its segments, and both are right.
+		if err := writeIdentity(r.fs, l.dir, l.stock.dirFile, &l.id); err != nil {
 			return err
 		}
 	}
@@ -162,7 +171,11 @@ func (r *recovery) openFiles() error {
 		return err
 	}
 	slices.Sort(names) // by epoch: fixed-width hexadecimal
-	var id *logID
+	id, begun, err := readIdentity(r.fs, r.log.dir)
+	if err != nil {
+		return err
+	}
+	r.begun, r.identity = begun, id != nil
 	for _, name := range names {
 		base, isSegment := strings.CutSuffix(name, segmentSuffix)
 		base, isFree := strings.CutSuffix(base, freeSuffix)
@@ -209,8 +222,9 @@ func (r *recovery) openFiles() error {
 			s.total += info.Size()
 			continue
 		}
-		if info.Size() != s.segmentBytes || len(s.free) >= maxSpare {
-			// Half made, or of another size than is used now.
+		if info.Size() != s.segmentBytes || len(s.free) >= maxSpare || slices.Contains(names, base+segmentSuffix) {
+			// Half made, or of another size than is used now, or a renaming
+			// of which the crash left both names.
 			if err := errors.Join(r.close(file), r.fs.Remove(s.path(name))); err != nil {
 				return err
 			}
@@ -221,7 +235,7 @@ func (r *recovery) openFiles() error {
 	}
 	if id == nil {
 		if len(r.segs) > 0 {
-			return fmt.Errorf("no segment has a readable header; restore the directory from a copy, or move it away to begin an empty log: %w", record.ErrCorrupt)
+			return fmt.Errorf("neither %s nor any segment has a readable header; restore the directory from a copy, or move it away to begin an empty log: %w", identityName, record.ErrCorrupt)
 		}
 		id = new(logID)
 		_, _ = rand.Read(id[:]) // never fails

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 
@@ -54,7 +55,6 @@ func (r *recovery) survey() (base int, err error) {
 	base = -1
 	segs := r.segs
 	r.segs = nil
-	lowest := len(segs) == 0 || segs[0].epoch == 1
 	for i := len(segs) - 1; i >= 0; i-- {
 		seg := segs[i]
 		begun, views := len(r.segs) > 0, false
@@ -69,6 +69,7 @@ func (r *recovery) survey() (base int, err error) {
 		if !begun {
 			f, err := l.stock.toFree(seg)
 			if err != nil {
+				delete(r.files, seg.file) // toFree closed it
 				return 0, err
 			}
 			if seg.size == l.o.SegmentBytes {
@@ -94,7 +95,7 @@ func (r *recovery) survey() (base int, err error) {
 	if base < 0 && r.suspect {
 		base = len(r.segs) - 1 // there is nothing better
 	}
-	if base < 0 && (len(r.segs) > 0 || !lowest) {
+	if base < 0 && (len(r.segs) > 0 || r.begun) {
 		return 0, fmt.Errorf("no segment has a readable checkpoint, so that the next offsets are unknown; restore the directory from a copy, or move it away to begin an empty log: %w", record.ErrCorrupt)
 	}
 	return base, nil
@@ -217,17 +218,11 @@ func (r *recovery) cutTail(seg *segment) error {
 	if err != nil && err != io.EOF {
 		return err
 	}
-	clean := n == len(tail)
-	for _, b := range tail[:n] {
-		if b != 0 {
-			clean = false
-			break
-		}
-	}
-	if clean {
+	if n == len(tail) && bytes.Count(tail, []byte{0}) == n {
 		return nil
 	}
-	if err := zeroFill(seg.file, seg.pos, seg.size); err != nil {
+	clear(tail)
+	if _, err := seg.file.WriteAt(tail, seg.pos); err != nil {
 		return err
 	}
 	return seg.file.Sync()

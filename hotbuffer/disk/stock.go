@@ -139,12 +139,12 @@ func (s *stock) makeWanted() {
 	s.mu.Unlock()
 	var freed []freeFile
 	var err error
-	for _, seg := range back {
+	for len(back) > 0 && err == nil {
 		var f freeFile
-		if f, err = s.toFree(seg); err != nil {
-			break
+		if f, err = s.toFree(back[0]); err == nil {
+			freed = append(freed, f)
 		}
-		freed = append(freed, f)
+		back = back[1:]
 	}
 	var seg *segment
 	if err == nil {
@@ -152,6 +152,7 @@ func (s *stock) makeWanted() {
 	}
 	s.mu.Lock()
 	s.free = append(s.free, freed...)
+	s.ready = append(s.ready, back...) // only after an error
 	if err != nil {
 		s.total -= size
 		if !isFull(err) {
@@ -188,7 +189,7 @@ func (s *stock) prepare(f freeFile, e epoch, size int64) (*segment, error) {
 	name := e.String() + segmentSuffix
 	err := func() error {
 		if isNew {
-			if err := zeroFill(f.file, 0, size); err != nil {
+			if err := fill(f.file, size); err != nil {
 				return err
 			}
 		}
@@ -222,19 +223,20 @@ func (s *stock) segment(file vfs.File, name string, e epoch, size int64) *segmen
 	return seg
 }
 
-// zeroFill writes zeros to [from, to). A full disk shows before the first
-// byte where the file system can tell.
-func zeroFill(f vfs.File, from, to int64) error {
-	if err := f.Preallocate(from, to-from); err != nil && vfs.IsNoSpaceError(err) {
+// fill writes a new file's zeros. A full disk shows before the first byte
+// where the file system can tell.
+func fill(f vfs.File, size int64) error {
+	if err := f.Preallocate(0, size); err != nil && vfs.IsNoSpaceError(err) {
 		return err
 	}
-	zeros := make([]byte, min(1<<20, to-from))
-	for from < to {
-		n, err := f.WriteAt(zeros[:min(int64(len(zeros)), to-from)], from)
+	zeros := make([]byte, min(1<<20, size))
+	for size > 0 {
+		n, err := f.Write(zeros[:min(int64(len(zeros)), size)])
 		if err != nil {
 			return err
 		}
-		from += int64(n)
+		size -= int64(n)
+		clear(zeros) // Write may change it
 	}
 	return nil
 }
@@ -376,6 +378,9 @@ func (s *stock) stop() {
 // closed by their last reference.
 func (s *stock) closeFiles() error {
 	s.mu.Lock()
+	if s.wanted != nil {
+		s.ready = append(s.ready, s.wanted)
+	}
 	for _, seg := range s.ready {
 		_ = seg.file.Close()
 		s.files.Done()
