@@ -2,16 +2,25 @@ package schema
 
 import "errors"
 
-// checkDefault checks that the default of a field is a value of its type.
-func checkDefault(path string, f *Field) error {
+// A default is compiled to the Avro datum that stands for an absent field. Few
+// bytes of text can describe a long datum (defaults of structs inside arrays),
+// so each one and all of a schema are bounded.
+const (
+	maxDefaultBytes  = 64 << 10
+	maxDefaultsBytes = 4 << 20
+)
+
+// checkDefault checks that the default of a field is a value of its type, and
+// returns the length of its datum.
+func checkDefault(path string, f *Field) (int, error) {
 	if f.Default == nil {
-		return nil
+		return 0, nil
 	}
 	if string(f.Default) == "null" && !f.Nullable {
-		return invalidf(path, "has the default null but is not nullable; make it nullable or change the default")
+		return 0, invalidf(path, "has the default null but is not nullable; make it nullable or change the default")
 	}
-	_, err := encodeDefault(path, f, Reject)
-	return err
+	datum, err := encodeDefault(path, f, Reject)
+	return len(datum), err
 }
 
 // defaultDatum is the Avro datum of a nullable or defaulted field that a row
@@ -19,22 +28,26 @@ func checkDefault(path string, f *Field) error {
 // default that are not in its schema are dropped: the schema may be a
 // projection of the one that the default was written for.
 func defaultDatum(path string, f *Field) ([]byte, error) {
-	if f.Default == nil {
-		return []byte{0}, nil
-	}
 	return encodeDefault(path, f, Ignore)
 }
 
-// encodeDefault reads a default as a row of one field.
 func encodeDefault(path string, f *Field, u UnknownFields) ([]byte, error) {
 	n, err := compileJSON(path, f)
 	if err != nil {
 		return nil, err
 	}
+	return n.encodeDefault(path, f, u)
+}
+
+// encodeDefault reads the default of f, which n was compiled of, as a row.
+func (n *jsonNode) encodeDefault(path string, f *Field, u UnknownFields) ([]byte, error) {
+	if f.Default == nil {
+		return []byte{0}, nil // null
+	}
 	var w rowWriter
-	w.begin(nil, MaxRowBytes)
+	w.begin(nil, maxDefaultBytes)
 	var r jsonReference
-	err = r.row(&w, n, f.Default, u == Ignore)
+	err := r.row(&w, n, f.Default, u == Ignore)
 	var e *RowError
 	if errors.As(err, &e) {
 		at := path

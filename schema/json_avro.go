@@ -138,7 +138,9 @@ func compileJSONField(path string, f *Field) (jsonField, error) {
 	out := jsonField{jsonNode: *n, name: f.Name}
 	out.quoted = append(appendJSONString(nil, f.Name), ':')
 	if f.Nullable || f.Default != nil {
-		out.absent, err = defaultDatum(path, f)
+		// With the program of this very field: compiling it anew for its
+		// default would double the work at every level.
+		out.absent, err = n.encodeDefault(path, f, Ignore)
 	}
 	return out, err
 }

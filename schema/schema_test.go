@@ -174,3 +174,34 @@ func TestProject(t *testing.T) {
 		}
 	}
 }
+
+// TestSchemaBombs: small texts that describe much work or memory.
+func TestSchemaBombs(t *testing.T) {
+	t.Parallel()
+	nest := func(head, tail string, depth int, leaf string) string {
+		return `{"fields":[` + strings.Repeat(head, depth) + leaf + strings.Repeat(tail, depth) + `]}`
+	}
+	// A default at every level: compiled once, not 2^60 times.
+	if _, err := Parse([]byte(nest(`{"name":"a","type":"STRUCT","default":{},"fields":[`, `]}`, 60, `{"name":"x","type":"LONG"}`))); err != nil {
+		t.Error(err)
+	}
+	// Defaults that multiply.
+	text := nest(`{"name":"a","type":"ARRAY","nullable":false,"default":[{},{},{},{}],"element":{"type":"STRUCT","fields":[`, `]}}`, 12, `{"name":"x","type":"LONG"}`)
+	if _, err := Parse([]byte(text)); !errors.Is(err, record.ErrInvalid) || !strings.Contains(err.Error(), "default") {
+		t.Errorf("defaults that multiply: %v", err)
+	}
+	var many []string
+	for i := range 200 {
+		many = append(many, `{"name":"a`+string(rune('A'+i%20))+strings.Repeat("b", i/20)+`","type":"STRING","default":"`+strings.Repeat("x", 30_000)+`"}`)
+	}
+	if _, err := Parse([]byte(`{"fields":[` + strings.Join(many[:100], ",") + `]}`)); err != nil {
+		t.Error(err)
+	}
+	if _, err := Parse([]byte(`{"fields":[` + strings.Join(many[:140], ",") + `]}`)); !errors.Is(err, record.ErrTooLarge) {
+		t.Errorf("%d bytes of defaults: %v", 140*30_000, err)
+	}
+	name := strings.Repeat("n", 200)
+	if _, err := Parse([]byte(nest(`{"name":"`+name+`","type":"STRUCT","fields":[`, `]}`, 60, `{"name":"x","type":"LONG"}`))); !errors.Is(err, record.ErrInvalid) || len(err.Error()) > 4096 {
+		t.Errorf("a long path: %.200s", err)
+	}
+}

@@ -15,6 +15,7 @@ const (
 	MaxDepth     = 64     // levels of nesting
 	MaxFields    = 10_000 // fields, elements, keys and values in all
 	MaxNameBytes = 255
+	MaxPathBytes = 2048 // of a field's dotted path
 	MaxPrecision = 38
 )
 
@@ -57,6 +58,8 @@ type validator struct {
 	ids   map[int]string
 	paths map[string]bool
 	count int
+	// defaults is the size of all of them as data.
+	defaults int
 	// system: the schema may hold the system columns and their ids.
 	system bool
 }
@@ -129,7 +132,11 @@ func (v *validator) field(path string, f *Field, depth int) error {
 	if err != nil {
 		return err
 	}
-	return checkDefault(path, f)
+	n, err := checkDefault(path, f)
+	if v.defaults += n; v.defaults > maxDefaultsBytes {
+		return fmt.Errorf("schema: the defaults take more than %d bytes in all; shorten them: %w", maxDefaultsBytes, record.ErrTooLarge)
+	}
+	return err
 }
 
 // part checks an element or a value.
@@ -165,6 +172,8 @@ func checkName(path string, i int, name string) error {
 	switch {
 	case name == "":
 		return invalidf(at, "has no name; add one")
+	case len(path)+1+len(name) > MaxPathBytes:
+		return invalidf(excerpt(path)+"…", "and what it holds have dotted paths beyond %d bytes; shorten the names", MaxPathBytes)
 	case len(name) > MaxNameBytes:
 		return invalidf(at, "has a name of %d bytes; the limit is %d", len(name), MaxNameBytes)
 	case !utf8.ValidString(name):
