@@ -173,14 +173,14 @@ func (b *Builder) take(at int, dt arrow.DataType) arrow.ArrayData {
 	var children []arrow.ArrayData
 	switch c.form {
 	case oneBit, fixed:
-		bufs = append(bufs, c.data.take())
+		bufs = append(bufs, c.data.takeSome())
 	case variable:
-		bufs = append(bufs, c.offsets.take(), c.data.take())
+		bufs = append(bufs, c.takeOffsets(), c.data.takeSome())
 	case list:
-		bufs = append(bufs, c.offsets.take())
+		bufs = append(bufs, c.takeOffsets())
 		children = []arrow.ArrayData{b.take(at+1, dt.(*arrow.ListType).Elem())}
 	case entries:
-		bufs = append(bufs, c.offsets.take())
+		bufs = append(bufs, c.takeOffsets())
 		pair := dt.(*arrow.MapType).ValueType()
 		key := b.take(at+1, pair.Field(0).Type)
 		kv := []arrow.ArrayData{key, b.take(at+2, pair.Field(1).Type)}
@@ -256,7 +256,11 @@ func (b *Builder) appendEmpty(at int) {
 			b.appendEmpty(child)
 		}
 	}
-	if c.nullable {
+	// arrow-go (18.8) forgets that structs above a decimal of more than 18
+	// digits may be null, unless it has nulls itself: it then writes values to
+	// Parquet in the wrong rows. Hence nulls also where the field is required;
+	// nobody sees them below a null struct.
+	if c.nullable || c.form == fixed && c.width == 16 {
 		c.addNull()
 	} else {
 		c.addValid()

@@ -103,6 +103,15 @@ func (c *column) cutOffsets(n int) int {
 	return c.lastOffset()
 }
 
+// takeOffsets takes the offsets, which readers want to be there (a zero) even
+// when there is no value.
+func (c *column) takeOffsets() *memory.Buffer {
+	if len(c.offsets.b) == 0 {
+		c.offsets.zero(4)
+	}
+	return c.offsets.take()
+}
+
 // buffer is bytes in memory of an Arrow allocator.
 type buffer struct {
 	mem memory.Allocator
@@ -140,6 +149,14 @@ func (x *buffer) take() *memory.Buffer {
 	}
 	x.m, x.b = nil, nil
 	return m
+}
+
+// takeSome is take, but an empty buffer instead of nil.
+func (x *buffer) takeSome() *memory.Buffer {
+	if m := x.take(); m != nil {
+		return m
+	}
+	return memory.NewBufferBytes(nil)
 }
 
 func (x *buffer) drop() {
