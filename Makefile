@@ -46,7 +46,7 @@ flights: build ## kill and restart a server while FLIGHTS=file.ndjson.gz is inge
 		$(GO) test -count=1 -timeout 60m -v -run '^TestIngestSurvivesKills$$' ./test
 
 bench: build ## print rows/s, MB/s and latencies (no thresholds); see bench/README.md
-	$(GO) test -run '^$$' -bench . -benchtime 300ms -p 1 $(PARTS) | grep -Ev '^(PASS|ok|\?|goos|goarch)'
+	$(GO) test -run '^$$' -bench . -benchtime 300ms -p 1 $(PARTS)
 	$(GO) run ./bench
 
 lint: $(LINT) ## run golangci-lint and the rules of internal/lint

@@ -106,8 +106,40 @@ func (s *stream) progress(t *testing.T) int64 {
 	return o.end()
 }
 
-// TestIngestFormats feeds the command line from standard input and from a file
-// of another format.
+// TestIngestCanBeRepeated kills the command line instead of the server, and runs
+// it again under the same producer's name, and once more when all is there.
+func TestIngestCanBeRepeated(t *testing.T) {
+	t.Parallel()
+	all := makeFlights(t, 100_000)
+	s := startServer(t, release)
+	st := s.create(t, "flights", flightSchema, `{"archiveInterval":"1h"}`)
+	args := []string{"ingest", "flights", all.file, "--producer", "nightly"}
+
+	first := s.command(t, args...)
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); st.progress(t) < all.rows/4; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no quarter of the rows within a minute")
+		}
+	}
+	if err := first.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.Wait() // killed
+	if rows := st.offsets(t).end(); rows == all.rows {
+		t.Errorf("the ingest was over before it was killed; it needs more rows to be a test")
+	}
+	for range 2 {
+		s.run(t, args...)
+		all.want(t, st)
+	}
+	s.stop(t)
+}
+
+// TestIngestEarthquakes feeds the command line from a file and from standard
+// input, and reads what came in.
 func TestIngestEarthquakes(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, checked)
