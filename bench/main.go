@@ -2,7 +2,7 @@
 // and prints figures, no verdicts: publish over HTTP in three formats, append to
 // the hot log, archive, and hybrid read.
 //
-//	go run ./bench [-rows 1000000] [-flights FILE.ndjson.gz] [-dir DIR]
+//	go run ./bench [-rows 1000000] [-flights FILE.ndjson.gz] [-dir DIR] [-cpuprofile FILE]
 //
 // The rows are flights (date, delay, distance, origin, destination): the first
 // rows of FILE, or made up with a fixed seed.
@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"time"
 )
@@ -26,10 +27,11 @@ func main() {
 	dir := flag.String("dir", "", "directory for data; default: a temporary one on this file system")
 	clients := flag.Int("clients", 4, "concurrent publishers")
 	batch := flag.Int("batch", 5000, "rows of a publish request")
+	profile := flag.String("cpuprofile", "", "write a CPU profile of all phases here")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, options{*rows, *batch, *clients, *file, *dir}); err != nil {
+	if err := run(ctx, options{*rows, *batch, *clients, *file, *dir, *profile}); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -37,7 +39,7 @@ func main() {
 
 type options struct {
 	rows, batch, clients int
-	file, dir            string
+	file, dir, profile   string
 }
 
 func run(ctx context.Context, o options) error {
@@ -61,6 +63,17 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer b.close()
+	if o.profile != "" {
+		f, err := os.Create(o.profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	fmt.Printf("%-34s %12s %10s %10s %10s\n", "phase", "rows/s", "MB/s", "p50 ms", "p99 ms")
 	for _, phase := range []func(context.Context) error{
 		b.publishNDJSON, b.publishAvro, b.publishArrow, b.publishSmall, b.append, b.archive, b.read,
