@@ -1,6 +1,6 @@
 // Package lint checks what the compiler cannot: that imports run downwards
-// only, that files stay short, that no package is a drawer for leftovers, and
-// that contexts come from the caller. Its test runs the rules over the whole
+// only, that files stay short, that no package is a drawer for leftovers, that
+// contexts come from the caller, and that promises name tests which exist. Its test runs the rules over the whole
 // repository, and over fixtures that break each of them.
 //
 // It is not a style checker; golangci-lint is (see .golangci.yml).
@@ -61,6 +61,7 @@ var sources = []string{".go", ".py", ".sh", ".sql", ".ts", ".tsx", ".css"}
 // and those that begin with a dot, are passed over.
 func Check(fsys fs.FS, module string) ([]Problem, error) {
 	var problems []Problem
+	tests := map[string]bool{}
 	err := fs.WalkDir(fsys, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -81,9 +82,14 @@ func Check(fsys fs.FS, module string) ([]Problem, error) {
 		for _, rule := range []func(*file, string) []Problem{imports, length, packageName, contexts} {
 			problems = append(problems, rule(f, module)...)
 		}
+		addTests(tests, f)
 		return nil
 	})
-	return problems, err
+	if err != nil {
+		return nil, err
+	}
+	more, err := promises(fsys, tests)
+	return append(problems, more...), err
 }
 
 func skipped(p, name string) bool {

@@ -1,0 +1,5 @@
+package record
+
+import "testing"
+
+func TestHeld(t *testing.T) {}
