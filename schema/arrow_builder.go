@@ -169,7 +169,12 @@ func (b *Builder) take(at int, dt arrow.DataType) arrow.ArrayData {
 	c := &b.cols[at]
 	n, nulls := c.n, c.nulls
 	c.n, c.nulls = 0, 0
-	bufs := []*memory.Buffer{c.valid.take()}
+	valid := c.valid.take()
+	if nulls == 0 && valid != nil { // the nulls were of rows that failed
+		valid.Release()
+		valid = nil
+	}
+	bufs := []*memory.Buffer{valid}
 	var children []arrow.ArrayData
 	switch c.form {
 	case oneBit, fixed:
