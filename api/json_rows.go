@@ -6,6 +6,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
 )
 
@@ -19,7 +20,9 @@ type jsonRows struct {
 }
 
 func newJSONRows(s *schema.Schema, numbersAsText bool) (*jsonRows, error) {
-	fromArrow, err := schema.CompileArrowToAvro(s.Arrow(), s, schema.ArrowOptions{ByID: true})
+	// With system columns and defaults of later fields a stored row can be
+	// larger than it was allowed to be when it came.
+	fromArrow, err := schema.CompileArrowToAvro(s.Arrow(), s, schema.ArrowOptions{ByID: true, MaxRowBytes: record.MaxBatchBytes})
 	if err != nil {
 		return nil, err
 	}
