@@ -58,6 +58,10 @@ func (c *Catalog) AddSchema(ctx context.Context, id BranchID, expected int64, n 
 		if s, err = addBranchSchema(ctx, tx, &b, n, instant(millis(c.now()))); err != nil {
 			return err
 		}
+		b.View.SchemaID = b.SchemaID
+		if _, err := tx.ExecContext(ctx, `UPDATE views SET schema_id = $1 WHERE id = $2`, b.SchemaID, b.View.ID); err != nil {
+			return err
+		}
 		return updateBranch(ctx, tx, &b)
 	})
 	if err != nil {

@@ -26,8 +26,11 @@ func TestAddSchema(t *testing.T) {
 	if n.Schema.ID != 0 {
 		t.Error("the caller's schema was changed")
 	}
-	if s.ID != b.SchemaID || s.ID == main.SchemaID || b.SchemaVersion != 2 || b.Version != main.Version+1 || b.View.ID != main.View.ID {
+	if s.ID != b.SchemaID || s.ID == main.SchemaID || b.SchemaVersion != 2 || b.Version != main.Version+1 || b.View.ID != main.View.ID || b.View.SchemaID != s.ID {
 		t.Errorf("schema %d on %+v", s.ID, b)
+	}
+	if v, err := f.View(ctx, b.View.ID); err != nil || v.SchemaID != s.ID {
+		t.Errorf("the view has schema %d, %v; want %d", v.SchemaID, err, s.ID)
 	}
 	if st, err = f.StreamByID(ctx, st.ID); err != nil || st.NextFieldID != n.NextFieldID {
 		t.Errorf("stream %+v, %v; want next field id %d", st, err, n.NextFieldID)

@@ -33,10 +33,13 @@ type View struct {
 	State  ViewState
 	// Partitions of this view; the branch's settings speak of the ACTIVE one.
 	Partitions int
-	Created    time.Time
+	// SchemaID is the newest schema of its rows: the branch's while the view is
+	// ACTIVE, then the one that the reset found.
+	SchemaID int32
+	Created  time.Time
 }
 
-const viewColumns = `v.id, v.stream_id, v.branch_id, v.number, v.state, v.partitions, v.created_ms`
+const viewColumns = `v.id, v.stream_id, v.branch_id, v.number, v.state, v.partitions, v.schema_id, v.created_ms`
 
 // viewRow is a row of viewColumns.
 type viewRow struct {
@@ -45,7 +48,7 @@ type viewRow struct {
 }
 
 func (r *viewRow) dest() []any {
-	return []any{&r.v.ID, &r.v.Stream, &r.v.Branch, &r.v.Number, &r.v.State, &r.v.Partitions, &r.created}
+	return []any{&r.v.ID, &r.v.Stream, &r.v.Branch, &r.v.Number, &r.v.State, &r.v.Partitions, &r.v.SchemaID, &r.created}
 }
 
 func (r *viewRow) view() View {
@@ -97,6 +100,15 @@ func (c *Catalog) views(ctx context.Context, op, where string, args ...any) (all
 		return err
 	})
 	return all, err
+}
+
+// NewestView returns the largest view id that was ever given out, 0 if none was.
+// A hot buffer that holds a larger one is newer than this catalog.
+func (c *Catalog) NewestView(ctx context.Context) (id record.ViewID, err error) {
+	err = c.read(ctx, "find the newest view", func(ctx context.Context, db *sql.DB) error {
+		return db.QueryRowContext(ctx, `SELECT last FROM counters WHERE name = 'view'`).Scan(&id)
+	})
+	return id, err
 }
 
 // Reset says what a reset changes.
@@ -188,11 +200,11 @@ func insertView(ctx context.Context, tx *sql.Tx, b Branch, now time.Time) (View,
 	}
 	v := View{
 		ID: record.ViewID(id), Stream: b.Stream, Branch: b.ID, Number: record.ViewNumber(number),
-		State: Active, Partitions: b.Settings.Partitions, Created: now,
+		State: Active, Partitions: b.Settings.Partitions, SchemaID: b.SchemaID, Created: now,
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO views
-		(id, stream_id, branch_id, number, state, partitions, last_checkpoint, created_ms)
-		VALUES ($1, $2, $3, $4, $5, $6, 0, $7)`,
-		v.ID, v.Stream, v.Branch, v.Number, v.State, v.Partitions, millis(now))
+		(id, stream_id, branch_id, number, state, partitions, schema_id, last_checkpoint, created_ms)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8)`,
+		v.ID, v.Stream, v.Branch, v.Number, v.State, v.Partitions, v.SchemaID, millis(now))
 	return v, err
 }

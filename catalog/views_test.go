@@ -106,6 +106,9 @@ func TestResetBranch(t *testing.T) {
 	if again.View.Number != 4 || again.SchemaID != reset.SchemaID || again.SchemaVersion != reset.SchemaVersion {
 		t.Errorf("after a plain reset: %+v", again)
 	}
+	if newest, err := f.NewestView(ctx); err != nil || newest != again.View.ID {
+		t.Errorf("newest view %v, %v; want %v", newest, err, again.View.ID)
+	}
 	if views, err = f.Views(ctx, main.ID, 1, 1); err != nil || len(views) != 1 || views[0].Number != 3 {
 		t.Errorf("views after 1, one of them: %+v, %v", views, err)
 	}

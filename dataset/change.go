@@ -152,7 +152,7 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*c
 			return nil, err
 		}
 		if evolved = !s.Equals(ch.schema); evolved {
-			if err := checkEvolution(head.meta, s); err != nil {
+			if err := checkEvolution(head.meta, s, c.RemoveAll); err != nil {
 				return nil, err
 			}
 			ch.schema = s

@@ -13,8 +13,9 @@ import (
 // one could not be read: in every schema that the table had, a field id must
 // name the same field, of the same type or one that widens to the new one, at
 // the same place. It is the last line of defence; the rules for users are in
-// schema.Evolve.
-func checkEvolution(m table.Metadata, next *iceberg.Schema) error {
+// schema.Evolve. A table that becomes empty with the change has no rows that
+// could lack a required field; those of older snapshots have their own schema.
+func checkEvolution(m table.Metadata, next *iceberg.Schema, empty bool) error {
 	now := fieldsByID(next)
 	for _, old := range m.Schemas() {
 		for id, was := range fieldsByID(old) {
@@ -29,6 +30,9 @@ func checkEvolution(m table.Metadata, next *iceberg.Schema) error {
 				return fmt.Errorf("dataset: field %d (%q) would change from %s to %s; give it a new id, or reset the stream: %w", id, is.field.Name, was.field.Type, is.field.Type, record.ErrInvalid)
 			}
 		}
+	}
+	if empty {
+		return nil
 	}
 	current := fieldsByID(m.CurrentSchema())
 	for id, is := range now {

@@ -62,6 +62,7 @@ CREATE TABLE views (
     number          BIGINT NOT NULL,
     state           TEXT   NOT NULL CHECK (state IN ('ACTIVE', 'DRAINING', 'RETIRED')),
     partitions      BIGINT NOT NULL,
+    schema_id       BIGINT NOT NULL REFERENCES schemas (id),
     last_checkpoint BIGINT NOT NULL,
     created_ms      BIGINT NOT NULL,
     UNIQUE (stream_id, number)
