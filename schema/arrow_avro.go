@@ -10,17 +10,25 @@ import (
 
 // ArrowOptions say how Arrow columns are matched to fields.
 type ArrowOptions struct {
-	// ByID matches by the field ids in the Arrow metadata, as batches of our
-	// own data files need: a renamed column keeps its values, and columns that
-	// the schema no longer has are passed over. Without it names count: field
-	// ids in what a client sends were given for another table.
+	// ByID is for stored batches, those of our data files and hot rows, while
+	// without it the batch is taken as a client's.
+	//
+	// Stored columns match by the field ids in the Arrow metadata: a renamed
+	// one keeps its values, and those that the schema no longer has are passed
+	// over. A client's match by name: its field ids were given for another
+	// table. Stored values are taken as they are, also what other engines have
+	// written and we would not accept: NaN, infinities, years beyond 9999.
 	ByID bool
 	// UnknownFields says what happens to columns that the schema does not
 	// have. It means nothing with ByID.
 	UnknownFields UnknownFields
-	// MaxRowBytes limits a row's Avro datum. 0: MaxRowBytes.
+	// MaxRowBytes limits a row's Avro datum. 0: MaxRowBytes, and none that
+	// matters with ByID.
 	MaxRowBytes int
 }
+
+// maxArrowRow is the most that ArrowOptions.MaxRowBytes can be.
+const maxArrowRow = 1 << 30
 
 // ArrowToAvro encodes the rows of Arrow batches as Avro data. It is immutable
 // and safe for concurrent use.
@@ -33,6 +41,7 @@ type ArrowToAvro struct {
 // plan says which Arrow column becomes which field.
 type plan struct {
 	target *Field
+	stored bool // ArrowOptions.ByID
 	path   string
 	column int    // among the columns or struct fields; -1: absent
 	datum  []byte // absent: null or the default, with its union branch
@@ -46,10 +55,13 @@ type plan struct {
 // long as each value fits without loss. Fields that from lacks become null or
 // their default. What cannot fit is ErrInvalid and names the column.
 func CompileArrowToAvro(from *arrow.Schema, s *Schema, o ArrowOptions) (*ArrowToAvro, error) {
-	if o.MaxRowBytes == 0 {
+	switch {
+	case o.MaxRowBytes == 0 && o.ByID:
+		o.MaxRowBytes = maxArrowRow
+	case o.MaxRowBytes == 0:
 		o.MaxRowBytes = MaxRowBytes
 	}
-	if o.MaxRowBytes < 0 || o.MaxRowBytes > 1<<30 || o.UnknownFields > Ignore {
+	if o.MaxRowBytes < 0 || o.MaxRowBytes > maxArrowRow || o.UnknownFields > Ignore {
 		return nil, fmt.Errorf("schema: Arrow options %+v: %w", o, record.ErrInvalid)
 	}
 	parts, err := o.planFields("", from.Fields(), s.Fields)
@@ -107,6 +119,7 @@ func (p *plan) planAbsent() error {
 }
 
 func (o ArrowOptions) planField(p *plan, from arrow.Field) error {
+	p.stored = o.ByID
 	t := &p.target.Type
 	dt := plainType(from.Type)
 	if dt.ID() == arrow.NULL && p.target.Nullable {

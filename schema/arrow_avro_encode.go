@@ -160,13 +160,14 @@ func (r *ArrowRows) encodeFloat(dst []byte, s *source, i int) ([]byte, bool) {
 		v = s.float(i)
 	}
 	f := float32(v)
+	infinite := math.IsInf(v, 0) || math.IsNaN(v)
 	code := ""
 	switch {
-	case math.IsNaN(v) || math.IsInf(v, 0) || s.kind == Float && math.IsInf(float64(f), 0):
+	case infinite && !s.stored, !infinite && s.kind == Float && math.IsInf(float64(f), 0):
 		code = CodeOutOfRange
 	case s.kind == Double:
 		return binary.LittleEndian.AppendUint64(dst, math.Float64bits(v)), true
-	case float64(f) != v:
+	case !infinite && float64(f) != v:
 		code = CodeLossy
 	default:
 		return binary.LittleEndian.AppendUint32(dst, math.Float32bits(f)), true

@@ -18,6 +18,7 @@ import (
 type source struct {
 	kind   Kind // of the target; 0: absent, datum stands for every value
 	target *Field
+	stored bool // ArrowOptions.ByID
 	datum  []byte
 	least  int64 // integers, dates, timestamps
 	most   int64
@@ -51,6 +52,10 @@ func bindSource(p *plan, a arrow.Array) (source, error) {
 		id: a.DataType().ID(), n: a.Len(), shift: d.Offset(),
 	}
 	s.least, s.most = intRange(s.kind)
+	if p.stored {
+		s.stored = true
+		s.least, s.most = intBounds(s.kind)
+	}
 	if b := d.Buffers(); len(b) > 0 && b[0] != nil && b[0].Len() > 0 {
 		s.valid = b[0].Bytes()
 	}

@@ -164,6 +164,44 @@ func TestArrowToAvroNonFinite(t *testing.T) {
 	}
 }
 
+// TestArrowToAvroStored reads what other engines may have written into our
+// tables, and rows of any size.
+func TestArrowToAvroStored(t *testing.T) {
+	t.Parallel()
+	s := mustParse(t, `{"fields":[{"name":"d","type":"DOUBLE","id":5},{"name":"f","type":"FLOAT","id":6},{"name":"t","type":"TIMESTAMP","id":7},{"name":"day","type":"DATE","id":8},{"name":"s","type":"STRING","id":9}]}`)
+	b := array.NewRecordBuilder(memory.DefaultAllocator, s.Arrow())
+	b.Field(0).(*array.Float64Builder).Append(math.Inf(-1))
+	b.Field(1).(*array.Float32Builder).Append(float32(math.NaN()))
+	b.Field(2).(*array.TimestampBuilder).Append(math.MaxInt64)
+	b.Field(3).(*array.Date32Builder).Append(math.MinInt32)
+	b.Field(4).(*array.StringBuilder).Append(strings.Repeat("x", 2*MaxRowBytes))
+	rec := b.NewRecordBatch()
+	p, err := CompileArrowToAvro(rec.Schema(), s, ArrowOptions{ByID: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := p.Bind(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	datum, err := rows.Row(nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := CompileAvroToArrow(s, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bld := NewBuilder(s, nil)
+	if err := back.Append(bld, datum); err != nil {
+		t.Fatal(err)
+	}
+	got := bld.NewBatch()
+	if !array.RecordApproxEqual(rec, got, array.WithNaNsEqual(true)) {
+		t.Errorf("stored %v, read %v", rec, got)
+	}
+}
+
 func TestArrowToAvroErrorPath(t *testing.T) {
 	t.Parallel()
 	s := mustParse(t, `{"fields":[{"name":"x","type":"MAP","value":{"type":"ARRAY","element":{"type":"STRUCT","fields":[{"name":"y","type":"BYTE"}]}}}]}`)
