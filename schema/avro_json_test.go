@@ -82,6 +82,24 @@ func TestDamagedRows(t *testing.T) {
 	}
 }
 
+// TestBlockLimits: a count that the bytes cannot hold is refused before anyone
+// allocates for it.
+func TestBlockLimits(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		bytes             string
+		count, size, next int
+	}{
+		{"\x00", 0, -1, 1}, {"\x04ab", 2, -1, 1}, {"\x03\x04ab", 2, 2, 2},
+		{"\x06ab", 0, 0, bad}, {"\x03\x06ab", 0, 0, bad}, {"\x03\x01ab", 0, 0, bad}, {"", 0, 0, bad}, {"\x03", 0, 0, bad},
+		{"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01", 0, 0, bad}, {"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x00", 0, 0, bad},
+	} {
+		if count, size, next := readBlock([]byte(c.bytes), 0); count != c.count || size != c.size || next != c.next {
+			t.Errorf("%x: %d, %d, %d", c.bytes, count, size, next)
+		}
+	}
+}
+
 func TestHeader(t *testing.T) {
 	t.Parallel()
 	b := append(AppendHeader(nil, 0x01020304), "datum"...)

@@ -163,6 +163,12 @@ func TestDiff(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	// Without ids, by name.
+	a := mustParse(t, `{"fields":[{"name":"x","type":"LONG"},{"name":"y","type":"LONG"}]}`)
+	b := mustParse(t, `{"fields":[{"name":"y","type":"LONG"},{"name":"z","type":"LONG"}]}`)
+	if diff := cmp.Diff([]Change{{Kind: Added, Path: "z", To: "LONG nullable"}, {Kind: Dropped, Path: "x", From: "LONG nullable"}}, Diff(a, b)); diff != "" {
+		t.Error(diff)
+	}
 	if c := Diff(old, old); len(c) > 0 {
 		t.Error(fmt.Sprint("no change is ", c))
 	}

@@ -52,8 +52,8 @@ func TestJSONValues(t *testing.T) {
 		{double, `0.1`, ""}, {double, `-122.197`, ""}, {double, `-0.0`, "-0"}, {double, `1e999`, "!out_of_range"}, {double, `-1e999`, "!out_of_range"}, {double, `1e-999`, "!lossy"}, {double, `NaN`, "!invalid_json"}, {double, `Infinity`, "!invalid_json"}, {double, `"NaN"`, "!wrong_type"}, {double, `123456789012345678901234567890`, "1.2345678901234568e+29"}, {double, `.5`, "!invalid_json"}, {double, `1.e5`, "!invalid_json"}, {double, `00.5`, "!invalid_json"},
 		{dec, `123.45`, ""}, {dec, `"123.45"`, "123.45"}, {dec, `-0.01`, ""}, {dec, `1`, "1.00"}, {dec, `1.500`, "1.50"}, {dec, `1.5e1`, "15.00"}, {dec, `1.234`, "!lossy"}, {dec, `1000`, "!out_of_range"}, {dec, `999.99`, ""}, {dec, `"x"`, "!wrong_type"}, {dec, `"1,5"`, "!wrong_type"}, {dec, `""`, "!wrong_type"}, {dec, `-0`, "0.00"}, {dec, `true`, "!wrong_type"},
 		{dec38, `0.99999999999999999999999999999999999999`, ""}, {dec38, `-0.99999999999999999999999999999999999999`, ""}, {dec38, `1`, "!out_of_range"}, {dec38, `0.000000000000000000000000000000000000001`, "!lossy"},
-		{str, `"a\u0000\n😀\ud83d\ude00\"\\/"`, `"a\u0000\n😀😀\"\\/"`}, {str, `""`, ""}, {str, `1`, "!wrong_type"}, {str, `"\ud800"`, "!invalid_json"}, {str, "\"\xff\"", "!invalid_json"}, {str, "\"\x01\"", "!invalid_json"}, {str, `"a`, "!invalid_json"}, {str, `{}`, "!wrong_type"}, {str, `[]`, "!wrong_type"},
-		{bin, `"AQI="`, ""}, {bin, `"AQI"`, `"AQI="`}, {bin, `"-_8="`, `"+/8="`}, {bin, `"+/8"`, `"+/8="`}, {bin, `""`, ""}, {bin, `"AQJ="`, "!wrong_type"}, {bin, `"+_8="`, "!wrong_type"}, {bin, `"AQ\nI="`, "!wrong_type"}, {bin, `"A"`, "!wrong_type"}, {bin, `"===="`, "!wrong_type"}, {bin, `"AQI=AQI="`, "!wrong_type"}, {bin, `1`, "!wrong_type"},
+		{str, `"a\u0000\n😀\ud83d\ude00\"\\/"`, `"a\u0000\n😀😀\"\\/"`}, {str, `""`, ""}, {str, `1`, "!wrong_type"}, {str, `"\ud800"`, "!invalid_json"}, {str, "\"\xff\"", "!invalid_json"}, {str, "\"\x01\"", "!invalid_json"}, {str, "\"\x1f\"", "!invalid_json"}, {str, "\"a\nb\"", "!invalid_json"}, {str, "\"eight or\x1f more\"", "!invalid_json"}, {str, `"a`, "!invalid_json"}, {str, `{}`, "!wrong_type"}, {str, `[]`, "!wrong_type"},
+		{bin, `"AQI="`, ""}, {bin, `"AQI"`, `"AQI="`}, {bin, `"-_8="`, `"+/8="`}, {bin, `"+/8"`, `"+/8="`}, {bin, `""`, ""}, {bin, `"AQJ="`, "!wrong_type"}, {bin, `"+_8="`, "!wrong_type"}, {bin, `"AQ\nI="`, "!wrong_type"}, {bin, `"A"`, "!wrong_type"}, {bin, `"AQID\n"`, "!wrong_type"}, {bin, `"AQID\r"`, "!wrong_type"}, {bin, `"===="`, "!wrong_type"}, {bin, `"AQI=AQI="`, "!wrong_type"}, {bin, `1`, "!wrong_type"},
 		{date, `"2020-02-29"`, ""}, {date, `0`, `"1970-01-01"`}, {date, `-719162`, `"0001-01-01"`}, {date, `"9999-12-31"`, ""}, {date, `2932897`, "!out_of_range"}, {date, `"2021-02-29"`, "!wrong_type"}, {date, `"1900-02-29"`, "!wrong_type"}, {date, `"2000-02-29"`, ""}, {date, `"2020-13-01"`, "!wrong_type"}, {date, `"2020-00-01"`, "!wrong_type"}, {date, `"2020-01-00"`, "!wrong_type"}, {date, `"2020-1-01"`, "!wrong_type"}, {date, `"0000-01-01"`, "!out_of_range"}, {date, `"2020-01-01T00:00:00Z"`, "!wrong_type"}, {date, `1.5`, "!lossy"},
 		{timestamp, `"2018-01-31T01:49:59.650Z"`, ""}, {timestamp, `"2018-01-31T01:49:59Z"`, ""}, {timestamp, `"2018-01-31T01:49:59.000001Z"`, ""}, {timestamp, `"2018-01-31T01:49:59.123456000Z"`, `"2018-01-31T01:49:59.123456Z"`}, {timestamp, `"2018-01-31T01:49:59.1234567Z"`, "!lossy"}, {timestamp, `"2018-01-31T01:49:59.0000000000Z"`, "!lossy"},
 		{timestamp, `"2018-01-31T01:49:59+01:30"`, `"2018-01-31T00:19:59Z"`}, {timestamp, `"2018-01-31 01:49:59-0800"`, `"2018-01-31T09:49:59Z"`}, {timestamp, `"2018-01-31t01:49:59z"`, `"2018-01-31T01:49:59Z"`}, {timestamp, `"2018-01-31T01:49:59+02"`, `"2018-01-30T23:49:59Z"`},
@@ -198,6 +198,23 @@ func TestJSONLimits(t *testing.T) {
 	}
 	if _, err := c.Row(nil, []byte(`{"x":[{},{"y":"z"}]}`)); err != nil {
 		t.Error(err)
+	}
+	// It stops as soon as the row has outgrown its limit.
+	big := mustParse(t, `{"fields":[{"name":"x","type":"ARRAY","element":{"type":"STRUCT","fields":[{"name":"y","type":"STRING","nullable":false,"default":"`+strings.Repeat("d", 30_000)+`"}]}}]}`)
+	c2, err := CompileJSONToAvro(big, JSONOptions{MaxRowBytes: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bomb := []byte(`{"x":[{}` + strings.Repeat(",{}", 300) + `]}`)
+	var w rowWriter
+	var ref jsonReference
+	w.begin(nil, 1000)
+	if err := ref.row(&w, c2.root, bomb, false); !errors.Is(err, record.ErrTooLarge) || cap(w.dst) > 100_000 {
+		t.Errorf("reference: %d bytes, %v", cap(w.dst), err)
+	}
+	w.begin(nil, 1000)
+	if new(jsonScan).row(&w, c2.root, bomb, false) || cap(w.dst) > 100_000 {
+		t.Errorf("scanner: %d bytes", cap(w.dst))
 	}
 	// Arrays whose count needs more than one byte.
 	for _, n := range []int{63, 64, 65, 300, 9000} {

@@ -81,14 +81,13 @@ func (w *rowWriter) field(o *openStruct, n *jsonNode, i int) bool {
 func (w *rowWriter) fieldDone(o *openStruct, i int) { w.slots[o.base+i].end = len(w.dst) }
 
 // fill writes what stands for absent fields from next up to i. A later value
-// of such a field replaces it.
+// of such a field replaces it. What it can add to a row beyond its limit is
+// bounded (maxDefaultsBytes).
 func (w *rowWriter) fill(o *openStruct, n *jsonNode, i int) {
 	for j := o.next; j < i; j++ {
 		s := &w.slots[o.base+j]
 		s.start = len(w.dst)
-		if len(w.dst) <= w.limit { // beyond it the row is refused anyway
-			w.dst = append(w.dst, n.fields[j].absent...)
-		}
+		w.dst = append(w.dst, n.fields[j].absent...)
 		s.end = len(w.dst)
 	}
 }
