@@ -51,7 +51,7 @@ type Checkpointer struct {
 type CheckpointOptions struct {
 	Every time.Duration // 2 s
 	// Keep is how long checkpoints stay: a subscriber that was away for longer
-	// gets the rows since its last epoch as one epoch. 24 h.
+	// gets what it missed merged into the oldest epoch that is left. 24 h.
 	Keep   time.Duration
 	Now    func() time.Time
 	Logger *slog.Logger
@@ -95,10 +95,12 @@ func (c *Checkpointer) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := c.takeAll(ctx, c.views()); err != nil && ctx.Err() == nil {
+		views := c.views()
+		if err := c.sweep(ctx, views); err != nil && ctx.Err() == nil {
 			// Rows stay invisible to exactly-once readers until it works again.
 			c.log.Error("take checkpoints", "error", err)
 		}
+		c.forgetOthers(views)
 		if now := c.now(); now.Sub(pruned) >= pruneEvery {
 			pruned = now
 			if _, err := c.store.PruneCheckpoints(ctx, now.Add(-c.keep), keepLast); err != nil && ctx.Err() == nil {
@@ -111,56 +113,85 @@ func (c *Checkpointer) Run(ctx context.Context) error {
 // Take makes sure that a checkpoint covers every row that is durable now, and
 // returns the newest one. Without any row ever it is the zero Checkpoint.
 func (c *Checkpointer) Take(ctx context.Context, v record.ViewID) (catalog.Checkpoint, error) {
-	if err := c.takeAll(ctx, []record.ViewID{v}); err != nil {
-		return catalog.Checkpoint{}, err
+	c.taking.Lock()
+	defer c.taking.Unlock()
+	cp, err := c.cut(ctx, v)
+	if err == nil && cp != nil {
+		err = c.add(ctx, []catalog.Checkpoint{*cp})
+	}
+	if err != nil {
+		return catalog.Checkpoint{}, fmt.Errorf("take a checkpoint of %s: %w", v, err)
 	}
 	return c.Latest(ctx, v)
 }
 
-// batchOf is how many checkpoints one transaction stores.
-const batchOf = 512
+// batchOf is how many checkpoints one transaction stores, maxFailures how many
+// views may fail before a sweep gives up: by then it is not the views.
+const (
+	batchOf     = 512
+	maxFailures = 8
+)
 
-func (c *Checkpointer) takeAll(ctx context.Context, views []record.ViewID) error {
+// sweep takes the checkpoints that are due. What is wrong with one view does not
+// keep the others from theirs.
+func (c *Checkpointer) sweep(ctx context.Context, views []record.ViewID) error {
 	c.taking.Lock()
 	defer c.taking.Unlock()
 	var due []catalog.Checkpoint
+	var failed []error
 	for _, v := range views {
 		cp, err := c.cut(ctx, v)
 		switch {
-		case errors.Is(err, record.ErrNotFound) && len(views) > 1:
-			continue // dropped since it was listed
+		case errors.Is(err, record.ErrNotFound): // dropped since it was listed
 		case err != nil:
-			return err
+			failed = append(failed, fmt.Errorf("view %s: %w", v, err))
+			if len(failed) == maxFailures || ctx.Err() != nil {
+				return errors.Join(failed...)
+			}
 		case cp != nil:
 			due = append(due, *cp)
 		}
 	}
 	for len(due) > 0 {
 		n := min(len(due), batchOf)
-		if err := c.store.AddCheckpoints(ctx, due[:n]); err != nil {
-			// What we believe to be the newest may be wrong: ask again next time.
-			c.mu.Lock()
-			for _, cp := range due[:n] {
-				delete(c.latest, cp.View)
-			}
-			c.mu.Unlock()
-			var one *catalog.CheckpointError
-			if errors.As(err, &one) && len(views) > 1 {
-				c.log.Warn("take a checkpoint", "view", one.View, "error", one.Err)
-				due = slices.DeleteFunc(due, func(cp catalog.Checkpoint) bool { return cp.View == one.View })
-				continue
-			}
-			return fmt.Errorf("store %d checkpoints: %w", n, err)
+		err := c.add(ctx, due[:n])
+		var one *catalog.CheckpointError
+		switch {
+		case err == nil:
+			due = due[n:]
+			continue
+		case !errors.As(err, &one):
+			return errors.Join(append(failed, err)...)
+		case !errors.Is(err, record.ErrNotFound):
+			failed = append(failed, err)
 		}
-		c.mu.Lock()
-		for _, cp := range due[:n] {
-			c.latest[cp.View] = cp
+		left := slices.DeleteFunc(due, func(cp catalog.Checkpoint) bool { return cp.View == one.View })
+		if len(left) == len(due) || len(failed) == maxFailures {
+			return errors.Join(append(failed, err)...)
 		}
-		close(c.moved)
-		c.moved = make(chan struct{})
-		c.mu.Unlock()
-		due = due[n:]
+		due = left
 	}
+	return errors.Join(failed...)
+}
+
+// add stores checkpoints, all or none, and shows them to readers.
+func (c *Checkpointer) add(ctx context.Context, due []catalog.Checkpoint) error {
+	err := c.store.AddCheckpoints(ctx, due)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		// The outcome may be unknown, and what we believe to be the newest
+		// wrong: ask again next time.
+		for _, cp := range due {
+			delete(c.latest, cp.View)
+		}
+		return fmt.Errorf("store %d checkpoints: %w", len(due), err)
+	}
+	for _, cp := range due {
+		c.latest[cp.View] = cp
+	}
+	close(c.moved)
+	c.moved = make(chan struct{})
 	return nil
 }
 
@@ -170,18 +201,72 @@ func (c *Checkpointer) cut(ctx context.Context, v record.ViewID) (*catalog.Check
 	if err != nil {
 		return nil, err
 	}
-	ends, err := c.buffer.Ends(v)
+	before, err := c.buffer.Ends(v)
 	if err != nil {
 		return nil, err
 	}
-	if last.Cut.Covers(ends.End) {
+	if !before.End.Covers(last.Cut) {
+		return nil, lostRows(v, last, before.End)
+	}
+	if last.Cut.Covers(before.End) {
 		return nil, nil
 	}
 	cut, err := c.buffer.Cut(ctx, v)
 	if err != nil {
 		return nil, err
 	}
-	return &catalog.Checkpoint{View: v, Number: last.Number + 1, Cut: cut, Timestamp: ends.LastTimestamp}, nil
+	next := &catalog.Checkpoint{View: v, Number: last.Number + 1, Cut: cut}
+	after, err := c.buffer.Ends(v)
+	switch {
+	case err != nil:
+		return nil, err
+	case cut.Covers(after.End):
+		next.Timestamp = after.LastTimestamp
+	case before.End.Covers(cut):
+		next.Timestamp = before.LastTimestamp
+	default: // rows came between the three calls
+		next.Timestamp, err = c.newest(ctx, v, last.Cut, cut)
+	}
+	return next, err
+}
+
+// newest is the append time of the newest row in [from, cut). Such rows are not
+// archived yet (an archive begins with a checkpoint), so they are hot.
+func (c *Checkpointer) newest(ctx context.Context, v record.ViewID, from, cut record.Offsets) (int64, error) {
+	newest := int64(0)
+	for i, end := range cut {
+		p := record.Partition(i)
+		if end <= from.At(p) {
+			continue
+		}
+		batches, err := c.buffer.Read(ctx, v, p, end-1, 1)
+		if err != nil {
+			return 0, err
+		}
+		for _, b := range batches {
+			if b.BaseOffset() < end {
+				newest = max(newest, b.Timestamp())
+			}
+		}
+	}
+	return newest, nil
+}
+
+// lostRows: a checkpoint is only stored when its rows are durable.
+func lostRows(v record.ViewID, cp catalog.Checkpoint, end record.Offsets) error {
+	p := firstBeyond(cp.Cut, end)
+	return fmt.Errorf("checkpoint %d of view %s stands at offset %v of partition %v, but the hot buffer ends at %v: acknowledged rows are gone; "+
+		"restore the log that belongs to this catalog, or reset the stream: %w", cp.Number, v, cp.Cut.At(p), p, end.At(p), record.ErrCorrupt)
+}
+
+// firstBeyond is the first partition in which a stands beyond b.
+func firstBeyond(a, b record.Offsets) record.Partition {
+	for i := range a {
+		if p := record.Partition(i); a.At(p) > b.At(p) {
+			return p
+		}
+	}
+	return 0
 }
 
 // Latest returns the newest complete checkpoint; the zero Checkpoint if there
@@ -202,29 +287,39 @@ func (c *Checkpointer) Latest(ctx context.Context, v record.ViewID) (catalog.Che
 	if newer, ok := c.latest[v]; ok {
 		return newer, nil
 	}
-	if cp.Number > 0 {
-		c.latest[v] = cp
-	}
+	c.latest[v] = cp // also where there is none yet: idle streams are many
 	return cp, nil
 }
 
-// Forget drops what is remembered of a view that is gone.
-func (c *Checkpointer) Forget(v record.ViewID) {
+// forgetOthers drops what is remembered of views that are gone.
+func (c *Checkpointer) forgetOthers(views []record.ViewID) {
+	known := make(map[record.ViewID]bool, len(views))
+	for _, v := range views {
+		known[v] = true
+	}
 	c.mu.Lock()
-	delete(c.latest, v)
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	for v := range c.latest {
+		if !known[v] {
+			delete(c.latest, v)
+		}
+	}
 }
 
-// After lists the checkpoints behind a position, at most limit. A position
-// that is not a checkpoint's is followed by the first one beyond it.
+// After lists the checkpoints behind a position, in order, at most limit. A
+// position that is not a checkpoint's is followed by the first one beyond it.
 func (c *Checkpointer) After(ctx context.Context, v record.ViewID, pos Cursor, limit int) ([]catalog.Checkpoint, error) {
 	latest, err := c.Latest(ctx, v)
 	if err != nil || pos.Next.Covers(latest.Cut) {
 		return nil, err
 	}
-	for number := pos.Checkpoint; ; {
+	number := pos.Checkpoint
+	if number >= latest.Number {
+		number = 0 // a hint that cannot be
+	}
+	for {
 		cs, err := c.store.CheckpointsAfter(ctx, v, number, limit)
-		if err != nil || len(cs) == 0 {
+		if err != nil {
 			return nil, err
 		}
 		for i := range cs {
@@ -232,13 +327,20 @@ func (c *Checkpointer) After(ctx context.Context, v record.ViewID, pos Cursor, l
 				return cs[i:], nil
 			}
 		}
+		if len(cs) == 0 {
+			return []catalog.Checkpoint{latest}, nil
+		}
 		number = cs[len(cs)-1].Number
 	}
 }
 
 // Wait blocks until there is a checkpoint beyond a position, or ctx ends, or
-// the view is gone (record.ErrNotFound).
+// the view is gone (record.ErrNotFound), or the buffer is closed
+// (record.ErrClosed).
 func (c *Checkpointer) Wait(ctx context.Context, v record.ViewID, pos record.Offsets) error {
+	// A view that is dropped makes no checkpoint that would wake us.
+	look := time.NewTicker(c.every)
+	defer look.Stop()
 	for {
 		c.mu.Lock()
 		moved := c.moved
@@ -257,7 +359,7 @@ func (c *Checkpointer) Wait(ctx context.Context, v record.ViewID, pos record.Off
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-moved:
-		case <-time.After(c.every): // a view that was dropped makes no checkpoint
+		case <-look.C:
 		}
 	}
 }

@@ -13,8 +13,9 @@ import (
 // no other. It says nothing about where rows lie, so it stays good when they
 // move from hot to cold, and across restarts.
 //
-// Checkpoint is the number of the checkpoint that Next stands at, 0 where the
-// position is not a checkpoint's (at-least-once reads).
+// Checkpoint is the number of the newest checkpoint that is known to lie at or
+// below Next, 0 if none is: a hint where to look for the next one. A cursor of
+// either consistency is good for reads of both.
 type Cursor struct {
 	View       record.ViewID
 	Next       record.Offsets

@@ -2,6 +2,8 @@ package reader
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 
@@ -22,6 +24,13 @@ func (c chunk) slice(i, j int) chunk {
 	return chunk{c.rows.NewSlice(int64(i), int64(j)), c.partitions[i:j], c.offsets[i:j]}
 }
 
+// behind moves pos, which has every partition of c, behind its rows.
+func (c chunk) behind(pos record.Offsets) {
+	for i, o := range c.offsets {
+		pos[c.partitions[i]] = record.Offset(o + 1)
+	}
+}
+
 // delivery turns chunks into the consumer's batches: it keeps the position,
 // cuts at checkpoints, filters, projects and counts down the limit.
 type delivery struct {
@@ -29,6 +38,9 @@ type delivery struct {
 	pos   Cursor
 	limit int64 // rows still wanted; 0: no limit
 	yield func(Batch, error) bool
+
+	told   record.Offsets // the last position that the consumer knows
+	toldAt time.Time
 	// epochs are the checkpoints to come, in order; nil outside of
 	// exactly-once tails.
 	epochs []catalog.Checkpoint
@@ -37,7 +49,7 @@ type delivery struct {
 // deliver reports whether to go on.
 func (d *delivery) deliver(ctx context.Context, c chunk) bool {
 	for d.epochs != nil && c.len() > 0 {
-		n := within(c, d.epochs[0].Cut)
+		n := c.below(d.epochs[0].Cut)
 		if n == c.len() {
 			break
 		}
@@ -60,8 +72,8 @@ func (d *delivery) deliver(ctx context.Context, c chunk) bool {
 	return d.emit(ctx, c)
 }
 
-// within counts the leading rows that lie below cut.
-func within(c chunk, cut record.Offsets) int {
+// below counts the leading rows that lie below cut.
+func (c chunk) below(cut record.Offsets) int {
 	for i, o := range c.offsets {
 		if record.Offset(o) >= cut.At(record.Partition(c.partitions[i])) {
 			return i
@@ -73,8 +85,10 @@ func within(c chunk, cut record.Offsets) int {
 func (d *delivery) endEpoch() bool {
 	e := d.epochs[0]
 	d.epochs = d.epochs[1:]
-	d.pos = Cursor{View: d.pos.View, Next: e.Cut, Checkpoint: e.Number}
-	return d.yield(Batch{Next: d.pos, Epoch: e.Number, EpochEnd: true}, nil)
+	// Not the cut itself: a cursor of another read may stand beyond it in some
+	// partition, where the predicate let a scan skip rows of the others.
+	d.pos = Cursor{View: d.pos.View, Next: greatest(d.pos.Next, e.Cut), Checkpoint: e.Number}
+	return d.tell(Batch{Next: d.pos, Epoch: e.Number, EpochEnd: true})
 }
 
 // endEpochs completes what no later row will complete.
@@ -87,6 +101,26 @@ func (d *delivery) endEpochs() bool {
 	return true
 }
 
+// positionEvery is how often a consumer that gets no rows hears where the read
+// stands.
+const positionEvery = time.Second
+
+// caughtUp ends a pass over all rows below end: also those that the predicate let
+// a scan skip are behind. A position that the consumer does not know from rows
+// it is told, but not for each of many small appends that the predicate drops.
+func (d *delivery) caughtUp(end record.Offsets) bool {
+	d.pos.Next = greatest(d.pos.Next, end)
+	if d.told.Covers(d.pos.Next) || time.Since(d.toldAt) < positionEvery {
+		return true
+	}
+	return d.tell(Batch{Next: d.pos})
+}
+
+func (d *delivery) tell(b Batch) bool {
+	d.told, d.toldAt = b.Next.Next, time.Now()
+	return d.yield(b, nil)
+}
+
 func (d *delivery) emit(ctx context.Context, c chunk) bool {
 	if c.len() == 0 {
 		return true
@@ -95,7 +129,12 @@ func (d *delivery) emit(ctx context.Context, c chunk) bool {
 	if err != nil {
 		return d.fail(err)
 	}
-	d.advance(c, used)
+	if err := d.advance(c, used); err != nil {
+		if rows != nil {
+			rows.Release()
+		}
+		return d.fail(err)
+	}
 	if rows == nil {
 		return true
 	}
@@ -107,11 +146,11 @@ func (d *delivery) emit(ctx context.Context, c chunk) bool {
 	if d.limit > 0 {
 		d.limit -= rows.NumRows()
 		if d.limit == 0 {
-			d.yield(b, nil)
+			d.tell(b)
 			return false
 		}
 	}
-	return d.yield(b, nil)
+	return d.tell(b)
 }
 
 func (d *delivery) fail(err error) bool {
@@ -119,15 +158,26 @@ func (d *delivery) fail(err error) bool {
 	return false
 }
 
-// advance moves the position behind the first n rows of c.
-func (d *delivery) advance(c chunk, n int) {
+// advance moves the position behind the first n rows of c. A row below the
+// position comes out of order: the epoch that it belongs to is over, and a cursor
+// that was given out would skip it.
+func (d *delivery) advance(c chunk, n int) error {
 	next := d.pos.Next.Clone()
 	for i := range n {
-		p := record.Partition(c.partitions[i])
+		p, o := record.Partition(c.partitions[i]), record.Offset(c.offsets[i])
 		if int(p) >= len(next) {
 			next = next.With(p, 0)
 		}
-		next[p] = record.Offset(c.offsets[i] + 1)
+		if o < next[p] {
+			return disordered(d.pos.View, p, o, next[p])
+		}
+		next[p] = o + 1
 	}
 	d.pos.Next = next
+	return nil
+}
+
+func disordered(v record.ViewID, p record.Partition, o, next record.Offset) error {
+	return fmt.Errorf("view %s: the dataset gives row %v of partition %v again or out of order, behind row %v; "+
+		"another engine has rewritten or copied rows: roll the table back, or sort its files by _timestamp, _partition, _offset: %w", v, o, p, next-1, record.ErrCorrupt)
 }

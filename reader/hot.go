@@ -1,6 +1,7 @@
 package reader
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -20,8 +21,11 @@ const (
 // hot yields the rows of [pos, to) from the hot buffer and moves pos behind
 // what it yielded. record.ErrOutOfRange: they were released meanwhile.
 func (r *Reader) hot(ctx context.Context, t Target, p *plan, pos, to record.Offsets, yield func(chunk, error) bool) error {
-	dec := schema.NewRowDecoder(p.scan, t.Number, r.schemas.SchemaByID, memory.DefaultAllocator)
-	defer dec.Release()
+	if p.decoder == nil {
+		p.decoder = schema.NewRowDecoder(p.scan, t.Number, r.schemas.SchemaByID, memory.DefaultAllocator)
+	}
+	dec := p.decoder
+	defer dec.Release() // its columns; the programs stay for the next rows
 	flush := func() error {
 		rows := dec.Take()
 		if rows == nil {
@@ -32,24 +36,22 @@ func (r *Reader) hot(ctx context.Context, t Target, p *plan, pos, to record.Offs
 		if err != nil {
 			return err
 		}
-		for i, o := range offsets {
-			pos[partitions[i]] = record.Offset(o + 1)
-		}
-		if !yield(chunk{rows, partitions, offsets}, nil) {
+		c := chunk{rows, partitions, offsets}
+		c.behind(pos)
+		if !yield(c, nil) {
 			return errStopped
 		}
 		return nil
 	}
 	for b, err := range hotbuffer.Scan(ctx, r.buffer, t.View, pos.Clone(), to) {
 		if err != nil {
-			// What came before the error is good, and pos must know of it.
-			if ferr := flush(); ferr != nil {
-				return ferr
-			}
-			return err
+			err = gone(t, err)
+		} else if err = dec.AppendBatch(ctx, b.Partition, b.Batch, b.Skip, b.Limit); err != nil {
+			err = fmt.Errorf("read view %s: %w", t.View, err)
 		}
-		if err := dec.AppendBatch(ctx, b.Partition, b.Batch, b.Skip, b.Limit); err != nil {
-			return fmt.Errorf("read %s: %w", t.View, err)
+		if err != nil {
+			// What came before the error is good, and pos must know of it.
+			return cmp.Or(flush(), err)
 		}
 		if dec.Len() >= hotRows || dec.Bytes() >= hotBytes {
 			if err := flush(); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 
+	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
 	"github.com/thermocline/thermocline/schema/predicate"
 )
@@ -21,15 +22,20 @@ type plan struct {
 	from  []int            // of each delivered column, its index in scan
 	where *predicate.Bound // nil: all rows
 	sel   predicate.Selection
+	// decoder of hot rows; nil before the first.
+	decoder *schema.RowDecoder
 }
 
 func newPlan(t Target, q Request) (*plan, error) {
+	if q.Limit < 0 {
+		return nil, fmt.Errorf("read: limit %d; leave it out for all rows: %w", q.Limit, record.ErrInvalid)
+	}
 	p := &plan{out: t.Schema}
 	all := t.Schema.WithSystem()
 	var err error
 	if q.Columns != nil {
 		if p.out, err = all.Project(q.Columns); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("read: %w", err)
 		}
 	}
 	if q.System {

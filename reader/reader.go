@@ -79,11 +79,14 @@ type Batch struct {
 	// position. It belongs to the iterator and is released when the loop body
 	// ends: Retain it to keep it.
 	Rows arrow.RecordBatch
-	// Next is the position behind Rows (and behind rows that the predicate
-	// dropped).
+	// Next is the position behind Rows, and behind most rows that the predicate
+	// dropped: those that come again from here are dropped again.
 	Next Cursor
 	// Epoch is the number of the checkpoint that made Rows visible; 0 in reads
-	// of at-least-once consistency and in bounded reads.
+	// of at-least-once consistency and in bounded reads. An epoch has the same
+	// rows whenever it is read, as long as its checkpoint and the one before
+	// are kept (CheckpointOptions.Keep). A reader that comes later gets what it
+	// missed as a part of the oldest epoch that is left.
 	Epoch int64
 	// EpochEnd: with this batch the epoch is complete, and Next stands at its
 	// checkpoint.
@@ -99,9 +102,10 @@ type Result struct {
 
 // Read returns the rows that the branch holds at the moment of the call, in
 // the view's order, hot and cold as one. The last batch's Next is the closing
-// cursor. Memory is bounded whatever the size. Errors: record.ErrInvalid
-// (request), record.ErrOutOfRange (the cursor is of another view or from the
-// future), record.ErrCorrupt.
+// cursor; exactly once, what it holds up to the newest checkpoint. Memory is
+// bounded whatever the size. Errors, from Read itself or from the iteration:
+// record.ErrInvalid (request), record.ErrOutOfRange (the cursor is of another
+// view or from the future), ErrViewGone, record.ErrCorrupt.
 func (r *Reader) Read(ctx context.Context, t Target, q Request) (*Result, error) {
 	p, err := newPlan(t, q)
 	if err != nil {
@@ -111,25 +115,9 @@ func (r *Reader) Read(ctx context.Context, t Target, q Request) (*Result, error)
 	if err != nil {
 		return nil, err
 	}
-	to := Cursor{View: t.View}
-	if q.Consistency == catalog.ExactlyOnce {
-		c, err := r.checks.Latest(ctx, t.View)
-		if err != nil {
-			return nil, err
-		}
-		to.Next, to.Checkpoint = c.Cut, c.Number
-	} else {
-		ends, err := r.buffer.Ends(t.View)
-		if err != nil {
-			return nil, err
-		}
-		to.Next = ends.End
-	}
-	if !to.Next.Covers(from.Next) {
-		if q.Consistency != catalog.ExactlyOnce {
-			return nil, beyond(from, to.Next)
-		}
-		to = from // rows behind the newest checkpoint are not visible yet
+	to, err := r.end(ctx, t, q, from)
+	if err != nil {
+		return nil, err
 	}
 	return &Result{Schema: p.out, Batches: func(yield func(Batch, error) bool) {
 		d := delivery{plan: p, pos: from, limit: q.Limit, yield: yield}
@@ -146,10 +134,26 @@ func (r *Reader) Read(ctx context.Context, t Target, q Request) (*Result, error)
 	}}, nil
 }
 
+// end is the closing cursor of a bounded read: behind every row that the read
+// may see now, and not before from.
+func (r *Reader) end(ctx context.Context, t Target, q Request, from Cursor) (Cursor, error) {
+	if q.Consistency == catalog.ExactlyOnce {
+		c, err := r.checks.Latest(ctx, t.View)
+		// Rows behind the newest checkpoint are not visible yet.
+		return Cursor{View: t.View, Next: greatest(from.Next, c.Cut), Checkpoint: max(from.Checkpoint, c.Number)}, err
+	}
+	ends, err := r.buffer.Ends(t.View)
+	return Cursor{View: t.View, Next: ends.End, Checkpoint: from.Checkpoint}, gone(t, err)
+}
+
 // Tail returns rows as they become visible and never ends by itself: at least
 // once as soon as they are durable, exactly once epoch by epoch. It holds no
-// lock and no memory while it waits. It ends with an error when ctx does, when
-// the view is replaced or dropped (record.ErrNotFound), or the buffer closes.
+// lock and no rows while it waits. It ends with an error when ctx does, when the
+// view was replaced or deleted (ErrViewGone), when rows come that no longer fit
+// its schema (record.ErrConflict: tail on from the last cursor), or when the
+// buffer closes (record.ErrClosed).
+//
+// Errors are those of Read, from Tail itself or from the iteration.
 func (r *Reader) Tail(ctx context.Context, t Target, q Request) (*Result, error) {
 	if q.Limit != 0 {
 		return nil, fmt.Errorf("tail: a limit is for bounded reads only: %w", record.ErrInvalid)
@@ -179,35 +183,51 @@ var errStopped = errors.New("reader: stopped by its consumer")
 
 // begin turns a start into a position of t's view.
 func (r *Reader) begin(ctx context.Context, t Target, q Request) (Cursor, error) {
-	switch c := q.From.Cursor; {
-	case c != nil && c.View != t.View:
+	if c := q.From.Cursor; c != nil && c.View != t.View {
 		return Cursor{}, fmt.Errorf("%w: read again from \"earliest\"", ErrOtherView)
+	}
+	// In this order, because rows that come meanwhile move both.
+	cp, err := r.checks.Latest(ctx, t.View)
+	if err != nil {
+		return Cursor{}, err
+	}
+	ends, err := r.buffer.Ends(t.View)
+	if err != nil {
+		return Cursor{}, gone(t, err)
+	}
+	if !ends.End.Covers(cp.Cut) {
+		return Cursor{}, lostRows(t.View, cp, ends.End)
+	}
+	switch c := q.From.Cursor; {
+	case c != nil && !ends.End.Covers(c.Next):
+		p := firstBeyond(c.Next, ends.End)
+		return Cursor{}, fmt.Errorf("the cursor stands at offset %v of partition %v, but view %s ends at %v there: use a cursor of this stream, or \"earliest\": %w",
+			c.Next.At(p), p, t.View, ends.End.At(p), record.ErrOutOfRange)
 	case c != nil:
-		ends, err := r.buffer.Ends(t.View)
-		if err != nil {
-			return Cursor{}, err
-		}
-		if !ends.End.Covers(c.Next) {
-			return Cursor{}, beyond(*c, ends.End)
-		}
 		return *c, nil
 	case !q.From.Latest:
 		return Cursor{View: t.View}, nil
 	case q.Consistency == catalog.ExactlyOnce:
-		c, err := r.checks.Latest(ctx, t.View)
-		return Cursor{View: t.View, Next: c.Cut, Checkpoint: c.Number}, err
-	default:
-		ends, err := r.buffer.Ends(t.View)
-		return Cursor{View: t.View, Next: ends.End}, err
+		return Cursor{View: t.View, Next: cp.Cut, Checkpoint: cp.Number}, nil
 	}
+	return Cursor{View: t.View, Next: ends.End, Checkpoint: cp.Number}, nil
 }
 
 // ErrOtherView: the cursor belongs to a view that a reset has replaced, or to
 // another branch. It is record.ErrOutOfRange.
-var ErrOtherView = fmt.Errorf("the cursor is of another view of this stream, or of another one: %w", record.ErrOutOfRange)
+var ErrOtherView = fmt.Errorf("the cursor is of another view of this stream, or of another stream: %w", record.ErrOutOfRange)
 
-func beyond(c Cursor, end record.Offsets) error {
-	return fmt.Errorf("the cursor stands at %v, beyond the end %v of %s: %w", c.Next, end, c.View, record.ErrOutOfRange)
+// ErrViewGone: a reset has replaced the view, or its stream was deleted, while
+// it was being read. It is record.ErrNotFound.
+var ErrViewGone = fmt.Errorf("the view is gone, because a reset has begun a new one or the stream was deleted: %w", record.ErrNotFound)
+
+// gone explains an error of the hot buffer or of the dataset that says that t is
+// no longer there.
+func gone(t Target, err error) error {
+	if !errors.Is(err, record.ErrNotFound) || errors.Is(err, ErrViewGone) {
+		return err
+	}
+	return fmt.Errorf("read view %s: %w; read on from \"earliest\" of the new view, the rows of the old one stay in the dataset's history (%s)", t.View, ErrViewGone, err.Error())
 }
 
 // follow delivers rows as they become durable.
@@ -215,7 +235,7 @@ func (r *Reader) follow(ctx context.Context, t Target, d *delivery) error {
 	for {
 		ends, err := r.buffer.Ends(t.View)
 		if err != nil {
-			return err
+			return gone(t, err)
 		}
 		for c, err := range r.stitch(ctx, t, d.plan, d.pos.Next, ends.End) {
 			if err != nil {
@@ -225,8 +245,11 @@ func (r *Reader) follow(ctx context.Context, t Target, d *delivery) error {
 				return errStopped
 			}
 		}
+		if !d.caughtUp(ends.End) {
+			return errStopped
+		}
 		if err := r.buffer.Wait(ctx, t.View, d.pos.Next); err != nil {
-			return err
+			return gone(t, err)
 		}
 	}
 }
@@ -260,7 +283,7 @@ func (r *Reader) followEpochs(ctx context.Context, t Target, d *delivery) error 
 			continue
 		}
 		if err := r.checks.Wait(ctx, t.View, d.pos.Next); err != nil {
-			return err
+			return gone(t, err)
 		}
 	}
 }

@@ -13,8 +13,9 @@ import (
 	"github.com/thermocline/thermocline/record"
 )
 
-// stitch yields the rows of [from, to), each once, per partition in offset
-// order. Chunks belong to stitch: the loop body must not release them.
+// stitch yields the rows of [from, to), per partition in offset order; what the
+// dataset gives twice or out of order, delivery refuses. Chunks belong to
+// stitch: the loop body must not release them.
 //
 // Which half holds a row is decided here and nowhere else. What the hot buffer
 // still holds from pos on is read there, without a look at the dataset.
@@ -25,30 +26,47 @@ import (
 func (r *Reader) stitch(ctx context.Context, t Target, p *plan, from, to record.Offsets) iter.Seq2[chunk, error] {
 	return func(yield func(chunk, error) bool) {
 		pos := greatest(from, make(record.Offsets, len(to))) // a copy with every partition
-		for attempt := 0; !pos.Covers(to); attempt++ {
+		for stuck := 0; !pos.Covers(to); {
 			before := pos.Clone()
-			ends, err := r.buffer.Ends(t.View)
-			if err != nil {
-				yield(chunk{}, err)
-				return
-			}
-			if heldFrom(pos, to, ends.Start) {
-				err = r.hot(ctx, t, p, pos, to, yield)
+			err := r.pass(ctx, t, p, &pos, to, yield)
+			if !pos.Equal(before) {
+				stuck = 0
 			} else {
-				err = r.cold(ctx, t, p, &pos, to, ends.Start, yield)
+				stuck++
 			}
 			switch {
-			case err == nil:
-			case errors.Is(err, record.ErrOutOfRange) && !(attempt > 0 && pos.Equal(before)):
-				// Released while we read; what was delivered stands in pos.
 			case errors.Is(err, errStopped):
 				return
-			default:
+			case errors.Is(err, record.ErrOutOfRange) && stuck < maxStuck:
+				// Released while we read; what was delivered stands in pos.
+			case err == nil && stuck >= maxStuck:
+				err = fmt.Errorf("read view %s from %v to %v: neither half has the next rows: %w", t.View, pos, to, record.ErrCorrupt)
+				fallthrough
+			case err != nil:
 				yield(chunk{}, err)
 				return
 			}
 		}
 	}
+}
+
+// maxStuck is how often in a row rows may be released between the look at the
+// hot buffer's ends and the read. Once is rare.
+const maxStuck = 8
+
+// pass reads from one half, as far as that has rows, and moves pos.
+func (r *Reader) pass(ctx context.Context, t Target, p *plan, pos *record.Offsets, to record.Offsets, yield func(chunk, error) bool) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("read view %s: %w", t.View, err)
+	}
+	ends, err := r.buffer.Ends(t.View)
+	if err != nil {
+		return gone(t, err)
+	}
+	if heldFrom(*pos, to, ends.Start) {
+		return r.hot(ctx, t, p, *pos, to, yield)
+	}
+	return r.cold(ctx, t, p, pos, to, ends.Start, yield)
 }
 
 // heldFrom tells whether everything of [pos, to) lies at or behind start.
@@ -81,35 +99,42 @@ func greatest(a, b record.Offsets) record.Offsets {
 }
 
 // cold yields the archived rows of [pos, to) and moves pos behind them.
+// hotStart is older than the snapshot that is loaded here.
 func (r *Reader) cold(ctx context.Context, t Target, p *plan, pos *record.Offsets, to, hotStart record.Offsets, yield func(chunk, error) bool) error {
 	table, err := r.tables.Load(ctx, t.Table)
 	if err != nil {
-		return err
+		return gone(t, err)
 	}
 	m, err := table.Marker()
 	if err != nil {
 		return err
 	}
-	// A marker of another view means that nothing of this one is cold yet: a
-	// reset has happened, and the archiver is still busy with the view before.
 	archived := record.Offsets{}
-	if m != nil && m.View == t.View {
+	switch {
+	case m == nil || m.ViewNumber < t.Number:
+		// Nothing of this view is cold yet: after a reset the archiver may
+		// still be busy with the view before.
+	case m.View == t.View:
 		archived = m.Offsets
+	default:
+		return gone(t, fmt.Errorf("the dataset holds view %d, this is view %d: %w", m.ViewNumber, t.Number, record.ErrNotFound))
 	}
 	end := least(archived, to)
-	if !heldFrom(greatest(*pos, end), to, hotStart) {
-		return fmt.Errorf("read %s: rows up to %v are archived, but the hot buffer begins at %v; the rows between are in neither: %w",
-			t.View, archived, hotStart, record.ErrCorrupt)
+	if next := greatest(*pos, end); !heldFrom(next, to, hotStart) {
+		p := firstBeyond(hotStart, next)
+		return fmt.Errorf("read view %s: partition %v is archived up to offset %v, but its hot rows begin at %v; the rows between are in neither half: %w",
+			t.View, p, archived.At(p), hotStart.At(p), record.ErrCorrupt)
 	}
 	if !pos.Covers(end) {
+		from := pos.Clone()
 		scan := table.Scan(ctx, dataset.ScanOptions{
-			Schema: p.scan, Filter: p.where, View: t.Number, From: pos.Clone(), To: end,
+			Schema: p.scan, Filter: p.where, View: t.Number, From: from, To: end,
 		})
 		for rows, err := range scan {
 			if err != nil {
 				return err
 			}
-			if err := p.fresh(rows, t.Number, *pos, end, yield); err != nil {
+			if err := p.within(rows, t.Number, from, end, *pos, yield); err != nil {
 				return err
 			}
 		}
@@ -119,32 +144,28 @@ func (r *Reader) cold(ctx context.Context, t Target, p *plan, pos *record.Offset
 	return nil
 }
 
-// fresh yields the runs of rows that belong to [pos, end) of the view.
-// Each row that is taken moves pos behind it, so that a row which stands in two
-// files (it never should) is still delivered once.
-func (p *plan) fresh(rows arrow.RecordBatch, number record.ViewNumber, pos, end record.Offsets, yield func(chunk, error) bool) error {
+// within yields the runs of rows that belong to [from, end) of the view, and
+// moves pos behind each.
+func (p *plan) within(rows arrow.RecordBatch, number record.ViewNumber, from, end, pos record.Offsets, yield func(chunk, error) bool) error {
 	views, partitions, offsets, err := p.system(rows)
 	if err != nil {
 		return err
 	}
-	take := func(i int) bool {
+	ours := func(i int) bool {
 		q, o := record.Partition(partitions[i]), record.Offset(offsets[i])
-		if views[i] != int32(number) || o >= end.At(q) || o < pos.At(q) {
-			return false
-		}
-		pos[q] = o + 1
-		return true
+		return views[i] == int32(number) && q >= 0 && o < end.At(q) && o >= from.At(q)
 	}
 	for i := 0; i < len(offsets); {
-		if !take(i) {
+		if !ours(i) {
 			i++
 			continue
 		}
 		j := i + 1
-		for j < len(offsets) && take(j) {
+		for j < len(offsets) && ours(j) {
 			j++
 		}
 		c := chunk{rows.NewSlice(int64(i), int64(j)), partitions[i:j], offsets[i:j]}
+		c.behind(pos)
 		ok := yield(c, nil)
 		c.rows.Release()
 		if !ok {

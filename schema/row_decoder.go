@@ -2,6 +2,7 @@ package schema
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/apache/arrow-go/v18/arrow"
@@ -25,7 +26,8 @@ type RowDecoder struct {
 }
 
 // NewRowDecoder returns a decoder to reader, which must be WithSystem. lookup
-// finds the schema that a row names.
+// finds the schema that a row names. Rows of a schema that reader cannot hold
+// are ErrConflict: the branch has evolved since reader was taken.
 func NewRowDecoder(reader *Schema, number record.ViewNumber, lookup func(ctx context.Context, id int32) (*Schema, error), mem memory.Allocator) *RowDecoder {
 	return &RowDecoder{Builder: NewBuilder(reader, mem), reader: reader, number: number, lookup: lookup, programs: map[int32]*AvroToArrow{}}
 }
@@ -75,12 +77,17 @@ func (d *RowDecoder) program(ctx context.Context, id int32) (*AvroToArrow, error
 		return p, nil
 	}
 	w, err := d.lookup(ctx, id)
+	if errors.Is(err, record.ErrNotFound) {
+		// Not the caller's object is missing: schemas of stored rows stay.
+		return nil, fmt.Errorf("the row names schema %d, which the catalog does not have: %w", id, record.ErrCorrupt)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("find schema %d of the row: %w", id, err)
 	}
 	p, err := CompileAvroToArrow(w, d.reader)
 	if err != nil {
-		return nil, err
+		// The branch has evolved since the read began.
+		return nil, fmt.Errorf("rows of schema %d do not fit schema %d, by which they are read; read on from here with the newest schema: %s: %w", id, d.reader.ID, err.Error(), record.ErrConflict)
 	}
 	d.programs[id] = p
 	return p, nil
