@@ -24,6 +24,11 @@ func (in *intake) decodeArrow(ctx context.Context, q Request) error {
 	invalid := func(err error) error {
 		return fmt.Errorf("the body is not a sound Arrow IPC stream: %w: %w", err, record.ErrInvalid)
 	}
+	// The library allocates what the stream's metadata promise; so it must not
+	// see promises that the body cannot keep.
+	if err := schema.CheckArrowStream(q.Body); err != nil {
+		return err
+	}
 	r, err := ipc.NewReader(bytes.NewReader(q.Body),
 		ipc.WithAllocator(&boundedAllocator{left: maxArrowMemory}),
 		ipc.WithMetadataSizeLimit(maxArrowMetadata), ipc.WithBodySizeLimit(maxArrowBody))
