@@ -12,6 +12,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/uuid"
 	"go.uber.org/goleak"
 
@@ -115,6 +116,18 @@ func newEnv(t testing.TB) *env {
 	e := &env{t: t, dir: t.TempDir(), pointers: newPointers(), id: uuid.NewString()}
 	var err error
 	if e.store, err = objstore.NewFS(e.dir); err != nil {
+		t.Fatal(err)
+	}
+	e.d = dataset.New(e.store, e.pointers, dataset.Options{})
+	return e
+}
+
+// newMemEnv is newEnv without a disk, for what need not be durable.
+func newMemEnv(t testing.TB) *env {
+	t.Helper()
+	e := &env{t: t, pointers: newPointers(), id: uuid.NewString()}
+	var err error
+	if e.store, err = objstore.NewFSOn(vfs.NewMem(), "/store"); err != nil {
 		t.Fatal(err)
 	}
 	e.d = dataset.New(e.store, e.pointers, dataset.Options{})

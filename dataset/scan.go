@@ -98,6 +98,9 @@ type scanner struct {
 	// filterColumns are the filter's, by field id.
 	filterColumns map[int]*predicate.Column
 	filled        map[int]bool
+	// avro reads files with the schema avsc.
+	avro *avroReader
+	avsc string
 }
 
 func (t *Table) scan(ctx context.Context, o ScanOptions, out chan<- arrow.RecordBatch) error {

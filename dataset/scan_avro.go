@@ -66,6 +66,19 @@ func newAvroReader(avsc []byte, want *schema.Schema, mapping iceberg.NameMapping
 	return r, nil
 }
 
+// avroReader compiles the reading of a file; files in a row mostly have the
+// same schema.
+func (s *scanner) avroReader(avsc []byte) (*avroReader, error) {
+	if s.avro == nil || s.avsc != string(avsc) {
+		r, err := newAvroReader(avsc, s.schema, s.t.meta.NameMapping())
+		if err != nil {
+			return nil, err
+		}
+		s.avro, s.avsc = r, string(avsc)
+	}
+	return s.avro, nil
+}
+
 func withoutIDs(s *schema.Schema) bool {
 	for i := range s.Fields {
 		if s.Fields[i].ID > 0 {
@@ -93,7 +106,7 @@ func (s *scanner) avroFile(ctx context.Context, f iceberg.DataFile, deleted []in
 	if err != nil {
 		return damaged(ctx, err)
 	}
-	r, err := newAvroReader(file.Schema(), s.schema, s.t.meta.NameMapping())
+	r, err := s.avroReader(file.Schema())
 	if err != nil {
 		return fmt.Errorf("the file's schema: %w", err)
 	}
