@@ -88,7 +88,7 @@ func TestTime(t *testing.T) {
 			t.Fatalf("%d: %s, %v", micros, appendTimestamp(nil, micros), err)
 		}
 	})
-	for d := int64(minDays); d <= maxDays; d++ {
+	for d := int64(minDays); d <= maxDays; d += 7 { // meets every day of the year
 		text := appendDate(nil, d)
 		if got, fault := parseDate(text); got != d || fault != timeFits {
 			t.Fatalf("%d is %s is %d", d, text, got)
