@@ -131,7 +131,7 @@ func (l *Log) precheck(g *group) bool {
 // makeRoom makes sure that groups fit in the active segment. Where there is no
 // room for all it refuses some with ErrFull and returns the others.
 func (l *Log) makeRoom(groups []*group, bytes, frames int, now int64) ([]*group, error) {
-	if l.active().fits(commitHeaderSize+bytes, frames) {
+	if l.active().fits(commitHeaderSize+bytes, frames, false) {
 		return groups, nil
 	}
 	err := l.roll(commitHeaderSize+bytes, frames, false, now)
@@ -146,7 +146,7 @@ func (l *Log) makeRoom(groups []*group, bytes, frames int, now int64) ([]*group,
 	bytes, frames = 0, 0
 	for _, g := range groups {
 		b, n := g.size()
-		if l.active().fits(commitHeaderSize+bytes+b, frames+n) {
+		if l.active().fits(commitHeaderSize+bytes+b, frames+n, false) {
 			fit, bytes, frames = append(fit, g), bytes+b, frames+n
 		} else {
 			g.err = fmt.Errorf("the hot log has no room until rows are archived: %w", err)

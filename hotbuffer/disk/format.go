@@ -51,8 +51,8 @@ func (e epoch) String() string { return fmt.Sprintf("%016x", uint64(e)) }
 // segmentHeader is the first block of a segment file:
 //
 //	 0  magic "TCSEGMNT"
-//	 8  version  uint32
-//	12  CRC-32C  uint32  of bytes 16 to 4096, not begun with the log id
+//	 8  CRC-32C  uint32  of bytes 12 to 4096, not begun with the log id
+//	12  version  uint32
 //	16  epoch    uint64
 //	24  size     uint64  of the file
 //	32  log id   16 bytes
@@ -66,11 +66,11 @@ type segmentHeader struct {
 func (h segmentHeader) encode() []byte {
 	b := make([]byte, blockSize)
 	be.PutUint64(b, segmentMagic)
-	be.PutUint32(b[8:], formatVersion)
+	be.PutUint32(b[12:], formatVersion)
 	be.PutUint64(b[16:], uint64(h.epoch))
 	be.PutUint64(b[24:], uint64(h.size))
 	copy(b[32:], h.id[:])
-	be.PutUint32(b[12:], crc32.Checksum(b[16:], castagnoli))
+	be.PutUint32(b[8:], crc32.Checksum(b[12:], castagnoli))
 	return b
 }
 
@@ -81,10 +81,10 @@ func decodeSegmentHeader(b []byte) (segmentHeader, error) {
 		return h, fmt.Errorf("segment header: %d bytes of %d: %w", len(b), blockSize, record.ErrCorrupt)
 	case be.Uint64(b) != segmentMagic:
 		return h, fmt.Errorf("segment header: magic %016x: %w", be.Uint64(b), record.ErrCorrupt)
-	case be.Uint32(b[12:]) != crc32.Checksum(b[16:blockSize], castagnoli):
+	case be.Uint32(b[8:]) != crc32.Checksum(b[12:blockSize], castagnoli):
 		return h, fmt.Errorf("segment header: checksum does not match: %w", record.ErrCorrupt)
-	case be.Uint32(b[8:]) != formatVersion:
-		return h, fmt.Errorf("segment header: format version %d, this program knows %d: %w", be.Uint32(b[8:]), formatVersion, record.ErrInvalid)
+	case be.Uint32(b[12:]) != formatVersion:
+		return h, fmt.Errorf("segment header: format version %d, this program knows %d: %w", be.Uint32(b[12:]), formatVersion, record.ErrInvalid)
 	}
 	h.epoch, h.size = epoch(be.Uint64(b[16:])), int64(be.Uint64(b[24:]))
 	copy(h.id[:], b[32:])

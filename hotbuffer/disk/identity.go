@@ -15,8 +15,8 @@ import (
 // for the log's id. It is written once, after the first checkpoint:
 //
 //	 0  magic "TCHOTLOG"
-//	 8  version  uint32
-//	12  CRC-32C  uint32  of bytes 16 to 32
+//	 8  CRC-32C  uint32  of bytes 12 to 32
+//	12  version  uint32
 //	16  log id   16 bytes
 const (
 	identityName  = "LOG"
@@ -39,7 +39,7 @@ func readIdentity(fs vfs.FS, dir string) (id *logID, begun bool, err error) {
 	if err := errors.Join(ignoreEOF(err), f.Close()); err != nil {
 		return nil, false, fmt.Errorf("read %s: %w", identityName, err)
 	}
-	if be.Uint64(b) != identityMagic || be.Uint32(b[8:]) != formatVersion || be.Uint32(b[12:]) != crc32.Checksum(b[16:], castagnoli) {
+	if be.Uint64(b) != identityMagic || be.Uint32(b[8:]) != crc32.Checksum(b[12:], castagnoli) || be.Uint32(b[12:]) != formatVersion {
 		return nil, true, nil
 	}
 	id = new(logID)
@@ -52,9 +52,9 @@ func readIdentity(fs vfs.FS, dir string) (id *logID, begun bool, err error) {
 func writeIdentity(fs vfs.FS, dir string, dirFile vfs.File, id *logID) error {
 	b := make([]byte, identitySize)
 	be.PutUint64(b, identityMagic)
-	be.PutUint32(b[8:], formatVersion)
+	be.PutUint32(b[12:], formatVersion)
 	copy(b[16:], id[:])
-	be.PutUint32(b[12:], crc32.Checksum(b[16:], castagnoli))
+	be.PutUint32(b[8:], crc32.Checksum(b[12:], castagnoli))
 	name := fs.PathJoin(dir, identityName)
 	f, err := fs.Create(name+".new", writeCategory)
 	if err != nil {

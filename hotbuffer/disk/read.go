@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"sort"
@@ -36,7 +37,7 @@ func (l *Log) Read(ctx context.Context, id record.ViewID, p record.Partition, fr
 	if err != nil {
 		return fail(err)
 	}
-	spans, lost, err := v.plan(p, from, maxBytes)
+	spans, end, lost, err := v.plan(p, from, maxBytes)
 	if err != nil {
 		return fail(err)
 	}
@@ -52,8 +53,8 @@ func (l *Log) Read(ctx context.Context, id record.ViewID, p record.Partition, fr
 			break
 		}
 	}
-	if err == nil && len(r.batches) == 0 && len(spans) > 0 {
-		err = fmt.Errorf("segment %v from position %d: rows from %v on are lost: %w", spans[0].seg.epoch, spans[0].pos, r.next, record.ErrCorrupt)
+	if err == nil && len(r.batches) == 0 && from < end {
+		err = fmt.Errorf("no segment holds rows from %v on, they are lost: %w", from, record.ErrCorrupt)
 	}
 	if len(r.batches) > 0 {
 		v.stats.read(r.batches)
@@ -69,27 +70,27 @@ func (l *Log) Read(ctx context.Context, id record.ViewID, p record.Partition, fr
 }
 
 // plan finds where rows from offset from on are and takes references to the
-// segments. lost is the damage at from that the start of the log found, if any.
-func (v *view) plan(id record.Partition, from record.Offset, maxBytes int) (spans []span, lost, err error) {
+// segments. end is the durable end; lost is the damage at from that the start of the log found, if any.
+func (v *view) plan(id record.Partition, from record.Offset, maxBytes int) (spans []span, end record.Offset, lost, err error) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	if v.closed {
-		return nil, nil, fmt.Errorf("the hot log is %w", record.ErrClosed)
+		return nil, 0, nil, fmt.Errorf("the hot log is %w", record.ErrClosed)
 	}
 	if v.dropped {
-		return nil, nil, fmt.Errorf("the view was dropped: %w", record.ErrNotFound)
+		return nil, 0, nil, fmt.Errorf("the view was dropped: %w", record.ErrNotFound)
 	}
 	if id < 0 || int(id) >= len(v.parts) {
-		return nil, nil, fmt.Errorf("there are %d partitions: %w", len(v.parts), record.ErrInvalid)
+		return nil, 0, nil, fmt.Errorf("there are %d partitions: %w", len(v.parts), record.ErrInvalid)
 	}
 	p := v.parts[id]
 	switch {
 	case from < p.start:
-		return nil, nil, fmt.Errorf("the hot rows begin at %v, earlier ones are archived: %w", p.start, record.ErrOutOfRange)
+		return nil, 0, nil, fmt.Errorf("the hot rows begin at %v, earlier ones are archived: %w", p.start, record.ErrOutOfRange)
 	case from > p.end:
-		return nil, nil, fmt.Errorf("the durable end is %v: %w", p.end, record.ErrOutOfRange)
+		return nil, 0, nil, fmt.Errorf("the durable end is %v: %w", p.end, record.ErrOutOfRange)
 	case from == p.end:
-		return nil, nil, nil
+		return nil, p.end, nil, nil
 	}
 	for _, d := range p.damage {
 		if d.Offsets.Start <= from && from < d.Offsets.End {
@@ -119,7 +120,7 @@ func (v *view) plan(id record.Partition, from record.Offset, maxBytes int) (span
 			}
 		}
 	}
-	return spans, lost, nil
+	return spans, p.end, lost, nil
 }
 
 // reading collects the batches of one Read.
@@ -191,10 +192,15 @@ func (r *reading) run(seg *segment, pos int64, b []byte) error {
 }
 
 // nextFrame finds the next frame header that validates, at or after from; -1
-// if there is none.
+// if there is none. b begins on a multiple of frameAlign.
 func nextFrame(b []byte, from int, id *logID, e epoch) int {
-	for at := from; at+frameHeaderSize <= len(b); at += frameAlign {
-		if be.Uint32(b[at:]) == frameMagic {
+	for at := from; at < len(b); at++ {
+		i := bytes.Index(b[at:], frameMagicBytes)
+		if i < 0 {
+			return -1
+		}
+		at += i
+		if at%frameAlign == 0 {
 			if _, ok := decodeFrameHeader(b[at:], id, e); ok {
 				return at
 			}
@@ -202,3 +208,5 @@ func nextFrame(b []byte, from int, id *logID, e epoch) int {
 	}
 	return -1
 }
+
+var frameMagicBytes = be.AppendUint32(nil, frameMagic)

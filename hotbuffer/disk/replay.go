@@ -167,6 +167,10 @@ func (s *scan) lost(d Damage) {
 	}
 	s.seg.damaged = true
 	s.damage = append(s.damage, d)
+	if s.state && d.Offsets.Len() > 0 {
+		// Lost, but given: never again.
+		s.recovery.state.view(d.View).reach(d.Partition, d.Offsets.End)
+	}
 }
 
 func (s *scan) ended(h commitHeader) error {

@@ -20,7 +20,7 @@ func (l *Log) roll(bytes, frames int, control bool, now int64) error {
 	for i := range checkpoint {
 		size += tocEntrySize + align(frameHeaderSize+len(checkpoint[i].payload), frameAlign)
 	}
-	need := 2*blockSize + align(int64(size), blockSize) + segmentRoom(bytes, frames, 0)
+	need := 2*blockSize + controlReserve + align(int64(size), blockSize) + segmentRoom(bytes, frames, 0)
 	seg, err := l.stock.take(need, control)
 	if err != nil {
 		if !errors.Is(err, record.ErrFull) && l.poison() != nil {
@@ -159,7 +159,7 @@ func (l *Log) settle() error {
 			size += tocEntrySize + align(frameHeaderSize+len(frames[i].payload), frameAlign)
 		}
 		var err error
-		if l.active().fits(size, len(frames)) {
+		if l.active().fits(size, len(frames), true) {
 			if _, err = l.write(l.active(), frames, now); err == nil {
 				l.settled()
 			}
@@ -247,7 +247,7 @@ func (l *Log) writeClose() {
 	for i := range frames {
 		size += tocEntrySize + align(frameHeaderSize+len(frames[i].payload), frameAlign)
 	}
-	if !l.active().fits(size, len(frames)) {
+	if !l.active().fits(size, len(frames), true) {
 		return // the next start looks for a torn tail and finds none
 	}
 	if _, err := l.write(l.active(), frames, l.o.Now().UnixMilli()); err != nil {

@@ -53,13 +53,21 @@ func (s *segment) release() {
 // footerAt is the last block, which points to the footer.
 func (s *segment) trailerPos() int64 { return s.size - blockSize }
 
+// controlReserve is what rows leave of a segment for control commits, so that
+// released segments can be freed although there is no other segment to go on to.
+const controlReserve = 16 << 10
+
 // fits tells whether a commit of that many bytes and frames can still be
 // appended, with room for the footer.
-func (s *segment) fits(bytes, frames int) bool {
+func (s *segment) fits(bytes, frames int, control bool) bool {
 	if s.sealed {
 		return false
 	}
-	return s.pos+segmentRoom(bytes, frames, s.indexBytes) <= s.trailerPos()
+	limit := s.trailerPos()
+	if !control {
+		limit -= controlReserve
+	}
+	return s.pos+segmentRoom(bytes, frames, s.indexBytes) <= limit
 }
 
 // segmentRoom is what a commit takes of a segment, together with the footer.

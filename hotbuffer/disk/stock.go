@@ -310,6 +310,9 @@ func (s *stock) unused(seg *segment) {
 		return
 	}
 	s.jobs = append(s.jobs, func() { s.recycle(seg) })
+	if s.stalled != nil && isFull(s.stalled) {
+		s.stalled = nil // take waits for the recycling now
+	}
 	s.changed.Broadcast()
 }
 
@@ -340,12 +343,6 @@ func (s *stock) recycle(seg *segment) {
 			s.mu.Unlock()
 		}
 	}
-	s.mu.Lock()
-	if s.stalled != nil && isFull(s.stalled) {
-		s.stalled = nil
-	}
-	s.changed.Broadcast()
-	s.mu.Unlock()
 }
 
 // toFree renames a segment's file durably, before anything in it changes, so

@@ -1,0 +1,6 @@
+//go:build race
+
+package disk
+
+// sweepStep thins sweeps out where the race detector makes them slow.
+const sweepStep = 4
