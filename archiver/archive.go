@@ -4,37 +4,42 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema"
 )
 
 // Archive moves every row of a branch that is durable at the call, and returns
 // when they are in the dataset. Errors: record.ErrNotFound (no such branch),
 // record.ErrBusy (another process archives it), record.ErrFenced (another one
-// took over meanwhile), record.ErrCorrupt (a hot row cannot be read; nothing
-// was skipped), or the stores'. After any error the rows are still in exactly
-// one half of every read; calling again goes on.
+// took over meanwhile), record.ErrConflict (the dataset was changed under it),
+// record.ErrCorrupt (a hot row cannot be read; nothing was skipped), or the
+// stores'. After any error the rows are still in exactly one half of every
+// read, and calling again goes on; the result tells what was moved before it.
 func (a *Archiver) Archive(ctx context.Context, branch catalog.BranchID) (Result, error) {
+	s := a.state(branch)
+	// The branch first: who waits for a branch must not keep a slot from others.
+	if err := s.lock(ctx); err != nil {
+		return Result{}, err
+	}
+	defer s.unlock()
 	select {
 	case a.slots <- struct{}{}:
 		defer func() { <-a.slots }()
 	case <-ctx.Done():
 		return Result{}, ctx.Err()
 	}
-	s := a.state(branch)
-	s.Lock()
-	defer s.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, a.o.FlushTimeout)
-	defer cancel()
 	seen := lastSeen{begun: a.o.Now()}
 	out, err := a.archiveBranch(ctx, s, branch, &seen)
 	out.Took = a.o.Now().Sub(seen.begun)
 	s.note.record(seen, out, err)
+	if errors.Is(err, record.ErrNotFound) {
+		a.forget(branch)
+	}
 	return out, err
 }
 
@@ -44,102 +49,132 @@ func (a *Archiver) archiveBranch(ctx context.Context, s *branchState, branch cat
 		return Result{}, err
 	}
 	var out Result
-	for _, v := range t.Views {
+	for i, v := range t.Views {
 		if stats, err := a.o.Buffer.Stats(v.ID); err == nil {
 			seen.view, seen.bytes = v.ID, stats.Bytes
 		}
-		if err := a.archiveView(ctx, s, t, v, &out); err != nil {
+		if err := a.archiveView(ctx, s, t, v, i == len(t.Views)-1, &out); err != nil {
 			return out, fmt.Errorf("archive %s (view %d): %w", t.Name, v.Number, err)
 		}
-		seen.archived = out.Archived
 	}
 	// The dataset carries the last view's marker (or none, if no row was ever
 	// archived): those before it are done. A crash before this is found out in
 	// step 2 of their next archive.
 	for _, v := range t.Views[:max(0, len(t.Views)-1)] {
-		if err := a.retire(ctx, s, t, v); err != nil {
+		if err := a.o.Branches.Retire(ctx, t.Branch, v.ID); err != nil {
 			return out, fmt.Errorf("archive %s: retire view %d: %w", t.Name, v.Number, err)
 		}
+		delete(s.leases, v.ID)
 	}
 	return out, nil
 }
 
-// archiveView is the archive protocol for one view. Comments say what a crash
-// (or an error: they are treated alike) behind a step leaves, and who repairs it.
-func (a *Archiver) archiveView(ctx context.Context, s *branchState, t Target, v catalog.View, out *Result) error {
+// archiveView is the archive protocol for one view: a lease, and under it as
+// many flushes as it takes.
+func (a *Archiver) archiveView(ctx context.Context, s *branchState, t Target, v View, active bool, out *Result) (err error) {
 	// 1. Lease. It only keeps archivers from working in vain; what keeps them
 	// from doing harm is the epoch in the dataset (3, 5).
 	lease, err := a.lease(ctx, s, v.ID)
 	if err != nil {
 		return err
 	}
-	epoch := int64(lease.Epoch)
 	ctx, stop := a.keepLease(ctx, lease)
 	defer stop()
+	defer func() {
+		if lost := context.Cause(ctx); err != nil && errors.Is(lost, record.ErrFenced) {
+			err = fmt.Errorf("%w: %w", lost, err)
+		}
+		if errors.Is(err, record.ErrFenced) {
+			delete(s.leases, v.ID) // the next archive needs a larger epoch
+		}
+	}()
 	a.o.Reached(StepLease)
 	// A crash here leaves a lease that expires, or that our next process takes
 	// over with a larger epoch.
 
+	w := &work{a: a, s: s, target: t, view: v, active: active, epoch: int64(lease.Epoch)}
+	for {
+		done, err := w.flush(ctx, out)
+		if err != nil || done {
+			return err
+		}
+	}
+}
+
+// work is one view's archive under way.
+type work struct {
+	a      *Archiver
+	s      *branchState
+	target Target
+	view   View
+	active bool // not one that a reset has replaced
+	epoch  int64
+
+	// goal is where the archive ends, fixed by its first flush, and schema the
+	// one to write rows with.
+	goal   *catalog.Checkpoint
+	schema *schema.Schema
+
+	// Of the flush under way.
+	table  *dataset.Table
+	marker *dataset.Marker    // nil: none; else perhaps of the view before
+	start  record.Offsets     // what the dataset holds; moves with the commit
+	end    catalog.Checkpoint // where the flush ends: the goal or before it
+}
+
+// flush moves rows up to the goal, or as many as one commit should have, and
+// tells whether the goal is reached. The comments say what a crash (or an error:
+// they are treated alike) behind a step leaves, and who repairs it.
+func (w *work) flush(ctx context.Context, out *Result) (done bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, w.a.o.FlushTimeout)
+	defer cancel()
+
 	// 2. Load. The newest marker among the head's ancestors says where to go
 	// on, whatever this process or the hot buffer believe.
-	table, err := a.o.Datasets.Load(ctx, t.Table)
-	if err != nil {
-		return err
+	if past, err := w.load(ctx); err != nil || past {
+		return past, err
 	}
-	m, err := table.Marker()
-	if err != nil {
-		return err
+	// A crash between commit and release left rows hot that are cold.
+	if err := w.release(ctx); err != nil {
+		return false, err
 	}
-	if m != nil && m.ViewNumber > v.Number {
-		// A crash came between the next view's first commit and our Retire.
-		return a.retire(ctx, s, t, v)
-	}
-	w := &work{a: a, target: t, view: v, epoch: epoch, table: table}
-	if m != nil && m.View == v.ID {
-		w.start = m.Offsets
-		// A crash between commit and release left rows hot that are cold.
-		if err := w.release(ctx); err != nil {
-			return err
-		}
-	}
-	a.o.Reached(StepLoad)
+	w.a.o.Reached(StepLoad)
 
-	// What is to be archived ends at a checkpoint, so that no epoch lies in two
-	// archives and files hold whole intervals of the view's order.
-	through := a.o.Now().UnixMilli()
-	cp, err := a.o.Checkpoints.Take(ctx, v.ID)
-	if err != nil {
-		return err
-	}
-	w.end = cp.Cut
-	reset := m != nil && m.View != v.ID
-	if reset || (w.end.RowsSince(w.start) > 0 && (m == nil || m.Epoch < epoch)) {
-		// 3. Fence, and after a reset the beginning of the new view: from this
-		// commit on, the dataset's rows are those of v only. An archiver of an
-		// older epoch fails its check (5) from here on.
-		if err := w.fence(ctx, m, reset); err != nil {
-			return err
+	if w.goal == nil {
+		if err := w.aim(ctx); err != nil {
+			return false, err
 		}
 	}
-	a.o.Reached(StepFence)
+	w.end = *w.goal
+	waiting := w.end.Cut.RowsSince(w.start) > 0
+	reset := w.marker != nil && w.marker.View != w.view.ID
+	if reset || (waiting && (w.marker == nil || w.marker.Epoch < w.epoch)) {
+		// 3. Fence, and after a reset the beginning of the new view: from this
+		// commit on, the dataset's rows are those of this view only. An archiver
+		// of an older epoch fails its check (5) from here on.
+		if err := w.fence(ctx, reset); err != nil {
+			return false, err
+		}
+	}
+	w.a.o.Reached(StepFence)
 	// A crash here leaves an empty snapshot with our epoch.
 
-	if w.end.RowsSince(w.start) > 0 {
+	if waiting {
 		// 4. Write. Files are invisible until a snapshot names them.
 		files, rows, err := w.write(ctx)
 		if err != nil {
-			return err
+			return false, err
 		}
-		a.o.Reached(StepUpload)
+		w.a.o.Reached(StepUpload)
 		// A crash while writing or here leaves files that no snapshot names;
 		// orphan collection may take them. The next archive writes new ones,
 		// under other names.
 
 		// 5. Commit: files and offsets become visible together or not at all.
-		if err := w.commit(ctx, files, through); err != nil {
-			return err
+		if err := w.commit(ctx, files); err != nil {
+			return false, err
 		}
-		a.o.Reached(StepCommit)
+		w.a.o.Reached(StepCommit)
 		// A crash here leaves rows in both halves; readers take the cold ones,
 		// and step 2 of the next archive releases the hot ones.
 		out.Rows += rows
@@ -150,58 +185,123 @@ func (a *Archiver) archiveView(ctx context.Context, s *branchState, t Target, v 
 
 		// 7. Release. (6, an unknown outcome, is part of Datasets.Commit.)
 		if err := w.release(ctx); err != nil {
-			return err
+			return false, err
 		}
 	}
-	a.o.Reached(StepDone)
+	w.a.o.Reached(StepDone)
 
 	out.MetadataLocation = w.table.MetadataLocation()
 	if head, ok := w.table.Head(); ok {
 		out.SnapshotID = head.ID
 	}
 	out.Archived = w.start
-	return nil
+	return w.start.Covers(w.goal.Cut), nil
 }
 
-// work is one view's archive under way.
-type work struct {
-	a          *Archiver
-	target     Target
-	view       catalog.View
-	epoch      int64
-	table      *dataset.Table
-	start, end record.Offsets // [start, end) is to be archived; start moves with commits
+// load reads the dataset's head and what it says about the view; past tells that
+// the dataset has moved on from it. Hot buffer and dataset must fit together: a
+// gap between them would be lost rows, and must not be archived over.
+func (w *work) load(ctx context.Context) (past bool, err error) {
+	// Others may commit and release between two looks. So the start is looked
+	// at before the dataset, the end behind it: each is then a bound.
+	before, gone := w.a.o.Buffer.Ends(w.view.ID)
+	if w.table, err = w.a.o.Datasets.Load(ctx, w.target.Table); err != nil {
+		return false, err
+	}
+	if w.marker, err = w.table.Marker(); err != nil {
+		return false, err
+	}
+	w.start = record.Offsets{}
+	if m := w.marker; m != nil {
+		switch {
+		case m.Cluster != w.a.o.Cluster:
+			return false, fmt.Errorf("the dataset was archived by the cluster %q, this one is %q, and its offsets mean nothing here; give the table back, or copy it into a new stream: %w", m.Cluster, w.a.o.Cluster, record.ErrConflict)
+		case m.ViewNumber > w.view.Number && w.active:
+			return false, fmt.Errorf("the dataset carries view %d, which the catalog does not know; restore a newer catalog: %w", m.ViewNumber, record.ErrConflict)
+		case m.ViewNumber > w.view.Number:
+			return true, nil // a crash came between the next view's first commit and Retire
+		case m.View == w.view.ID && m.Epoch > w.epoch:
+			return false, fmt.Errorf("the dataset carries epoch %d, ours is %d: %w", m.Epoch, w.epoch, record.ErrFenced)
+		case m.View == w.view.ID:
+			w.start = m.Offsets
+		}
+	}
+	if gone != nil {
+		return false, gone
+	}
+	after, err := w.a.o.Buffer.Ends(w.view.ID)
+	if err != nil {
+		return false, err
+	}
+	if !w.start.Covers(before.Start) {
+		return false, fmt.Errorf("rows up to %v are archived, but the hot buffer begins at %v: the dataset was rolled back behind rows that only it had; roll it forward again: %w", w.start, before.Start, record.ErrCorrupt)
+	}
+	if !after.End.Covers(w.start) && !w.active {
+		// Whoever reset the stream was told.
+		w.a.o.Logger.Error("give up the rest of a view whose hot rows are lost", "branch", w.target.Name, "view", w.view.ID, "archived", w.start, "hot", after.End)
+		return true, nil
+	}
+	if !after.End.Covers(w.start) {
+		return false, fmt.Errorf("rows up to %v are archived, but the hot buffer ends at %v: it is older than the dataset; restore a newer one, or reset the stream: %w", w.start, after.End, record.ErrCorrupt)
+	}
+	w.s.note.moved(w.view.ID, w.start)
+	return false, nil
 }
 
-func (w *work) marker(offsets record.Offsets, throughMs int64) *dataset.Marker {
+// aim fixes the goal, once per archive, so that it ends while rows keep coming.
+// The goal is a checkpoint, so that no epoch lies in two archives and files hold
+// whole intervals of the view's order.
+func (w *work) aim(ctx context.Context) error {
+	cp, err := w.a.o.Checkpoints.Take(ctx, w.view.ID)
+	if err != nil {
+		return err
+	}
+	// The schema is asked for behind the cut: rows below it were written with
+	// this one or earlier ones, so that no column of theirs is dropped.
+	t, err := w.a.o.Branches.ArchiveTarget(ctx, w.target.Branch)
+	if err != nil {
+		return err
+	}
+	for _, v := range t.Views {
+		if v.ID == w.view.ID {
+			w.goal, w.schema = &cp, v.Schema
+			return nil
+		}
+	}
+	return fmt.Errorf("the view was retired meanwhile: %w", record.ErrFenced)
+}
+
+func (w *work) newMarker(offsets record.Offsets, throughMs int64) *dataset.Marker {
 	return &dataset.Marker{
 		View: w.view.ID, ViewNumber: w.view.Number, Epoch: w.epoch, Offsets: offsets,
 		CommitID: uuid.NewString(), Cluster: w.a.o.Cluster, ValidThroughMs: throughMs,
 	}
 }
 
-func (w *work) fence(ctx context.Context, old *dataset.Marker, reset bool) error {
+func (w *work) fence(ctx context.Context, reset bool) error {
+	old := w.marker
+	c := dataset.Commit{Base: w.table, Check: func(t *dataset.Table) error {
+		m, err := t.Marker()
+		switch {
+		case err != nil:
+			return err
+		case m == nil && old == nil:
+			return nil
+		case m == nil || old == nil || m.View != old.View || !m.Offsets.Equal(old.Offsets):
+			return fmt.Errorf("another archiver moved the dataset meanwhile: %w", record.ErrFenced)
+		case m.View == w.view.ID && m.Epoch >= w.epoch:
+			return fmt.Errorf("the dataset carries epoch %d, ours is %d: %w", m.Epoch, w.epoch, record.ErrFenced)
+		}
+		return nil
+	}}
 	through := int64(0)
-	if old != nil && !reset {
+	if reset {
+		c.RemoveAll, c.Schema = true, w.schema
+	} else if old != nil {
 		through = old.ValidThroughMs
 	}
-	table, err := w.a.o.Datasets.Commit(ctx, w.target.Table, dataset.Commit{
-		Base: w.table, Marker: w.marker(w.start, through), RemoveAll: reset,
-		Check: func(t *dataset.Table) error {
-			m, err := t.Marker()
-			switch {
-			case err != nil:
-				return err
-			case m == nil && old == nil:
-				return nil
-			case m == nil || old == nil || m.View != old.View || !m.Offsets.Equal(old.Offsets):
-				return fmt.Errorf("the dataset was moved by another archiver: %w", record.ErrConflict)
-			case m.View == w.view.ID && m.Epoch >= w.epoch:
-				return fmt.Errorf("the dataset carries epoch %d, ours is %d: %w", m.Epoch, w.epoch, record.ErrFenced)
-			}
-			return nil
-		},
-	})
+	c.Marker = w.newMarker(w.start, through)
+	table, err := w.a.o.Datasets.Commit(ctx, w.target.Table, c)
 	if err != nil {
 		return fmt.Errorf("fence: %w", err)
 	}
@@ -209,9 +309,11 @@ func (w *work) fence(ctx context.Context, old *dataset.Marker, reset bool) error
 	return nil
 }
 
-func (w *work) commit(ctx context.Context, files []dataset.DataFile, through int64) error {
+func (w *work) commit(ctx context.Context, files []dataset.DataFile) error {
+	// The checkpoint's time, not the clock's: a row whose append was under way
+	// at the cut may have an earlier time than the clock showed.
 	table, err := w.a.o.Datasets.Commit(ctx, w.target.Table, dataset.Commit{
-		Base: w.table, Add: files, Marker: w.marker(w.end, through), Schema: w.target.Schema,
+		Base: w.table, Add: files, Marker: w.newMarker(w.end.Cut, w.end.Timestamp), Schema: w.schema,
 		Check: func(t *dataset.Table) error {
 			m, err := t.Marker()
 			switch {
@@ -228,41 +330,7 @@ func (w *work) commit(ctx context.Context, files []dataset.DataFile, through int
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
-	w.table, w.start = table, w.end
-	return nil
-}
-
-// release lets the hot buffer forget what the dataset has held for at least
-// the branch's hot retention.
-func (w *work) release(ctx context.Context) error {
-	through := w.start
-	if keep := w.target.Settings.HotRetention; keep > 0 {
-		through = archivedBefore(w.table, w.view.ID, w.a.o.Now().Add(-keep))
-	}
-	err := w.a.o.Buffer.Release(ctx, w.view.ID, through)
-	if errors.Is(err, record.ErrNotFound) {
-		return nil // the view was dropped meanwhile, and its rows with it
-	}
-	return err
-}
-
-// archivedBefore returns the offsets of the newest snapshot of v made before
-// at. It needs no state of ours, so that it is right after a restart.
-func archivedBefore(table *dataset.Table, v record.ViewID, at time.Time) record.Offsets {
-	snapshots := table.Snapshots()
-	for i := len(snapshots) - 1; i >= 0; i-- {
-		if m := snapshots[i].Marker; m != nil && m.View == v && !snapshots[i].Time.After(at) {
-			return m.Offsets
-		}
-	}
-	return record.Offsets{}
-}
-
-// retire ends a view that the dataset has moved on from.
-func (a *Archiver) retire(ctx context.Context, s *branchState, t Target, v catalog.View) error {
-	if err := a.o.Branches.Retire(ctx, t.Branch, v.ID); err != nil {
-		return err
-	}
-	delete(s.leases, v.ID)
+	w.table, w.start = table, w.end.Cut
+	w.s.note.moved(w.view.ID, w.start)
 	return nil
 }

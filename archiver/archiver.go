@@ -24,18 +24,27 @@ type Target struct {
 	Branch   catalog.BranchID
 	Name     string // for messages
 	Table    string // dataset id
-	Schema   *schema.Schema
 	Settings catalog.Settings
 	// Views are those that still have a claim on the dataset, oldest first: the
 	// draining ones and the active one.
-	Views []catalog.View
+	Views []View
+}
+
+// View is one generation of a branch's log.
+type View struct {
+	ID      record.ViewID
+	Number  record.ViewNumber
+	Created time.Time
+	// Schema is the newest that its rows were written with.
+	Schema *schema.Schema
 }
 
 // Branches tells what there is to archive.
 type Branches interface {
 	// ArchiveTargets lists the ids of all branches.
 	ArchiveTargets() []catalog.BranchID
-	// ArchiveTarget returns one; record.ErrNotFound when it is gone.
+	// ArchiveTarget returns one; record.ErrNotFound when it is gone. A change
+	// that was in force when a row was acknowledged is seen afterwards.
 	ArchiveTarget(ctx context.Context, branch catalog.BranchID) (Target, error)
 	// Retire ends a draining view: all its rows are in the dataset's history,
 	// and the dataset has moved on to the next view. Idempotent.
@@ -54,11 +63,13 @@ type Schemas interface {
 	SchemaByID(ctx context.Context, id int32) (*schema.Schema, error)
 }
 
-// Checkpoints ends archives where epochs end; *reader.Checkpointer does.
+// Checkpoints ends archives where epochs end.
 type Checkpoints interface {
 	// Take makes sure that a checkpoint covers all rows durable now, and
 	// returns the newest.
 	Take(ctx context.Context, v record.ViewID) (catalog.Checkpoint, error)
+	// Next returns the first checkpoint beyond a position.
+	Next(ctx context.Context, v record.ViewID, after record.Offsets) (catalog.Checkpoint, error)
 }
 
 // Options configure an Archiver. Zero values are the defaults in brackets.
@@ -82,9 +93,13 @@ type Options struct {
 	WaitingBytes int64
 	// FileBytes is the size at which a data file is closed [256 MiB].
 	FileBytes int64
+	// CommitBytes is how much, as it is stored in the hot buffer, goes into one
+	// commit before it ends at the next checkpoint [1 GiB]: a long backlog frees
+	// the hot buffer as it goes, and no crash costs more than this work.
+	CommitBytes int64
 	// Parallel is how many branches are archived at a time [2].
 	Parallel int
-	// FlushTimeout bounds one archive of one branch [10 min].
+	// FlushTimeout bounds one commit and the writing of its files [10 min].
 	FlushTimeout time.Duration
 	Now          func() time.Time
 	Logger       *slog.Logger
@@ -122,14 +137,26 @@ type Archiver struct {
 	branches map[catalog.BranchID]*branchState
 }
 
-// branchState is what an Archiver remembers of a branch. Its mutex is held
-// during an archive, so that there is one at a time in this process.
+// branchState is what an Archiver remembers of a branch.
 type branchState struct {
-	sync.Mutex
-	leases map[record.ViewID]catalog.Lease
+	// busy is full during an archive, so that there is one at a time in this
+	// process. A channel, so that waiting ends with the context.
+	busy   chan struct{}
+	leases map[record.ViewID]catalog.Lease // busy guards it
 
 	note noteState
 }
+
+func (s *branchState) lock(ctx context.Context) error {
+	select {
+	case s.busy <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *branchState) unlock() { <-s.busy }
 
 // New returns an Archiver; Run starts it.
 func New(o Options) (*Archiver, error) {
@@ -139,6 +166,7 @@ func New(o Options) (*Archiver, error) {
 	set(&o.LeaseTTL, 30*time.Second)
 	set(&o.WaitingBytes, 128<<20)
 	set(&o.FileBytes, 256<<20)
+	set(&o.CommitBytes, 1<<30)
 	set(&o.Parallel, 2)
 	set(&o.FlushTimeout, 10*time.Minute)
 	if o.Now == nil {
@@ -164,10 +192,24 @@ func (a *Archiver) state(branch catalog.BranchID) *branchState {
 	defer a.mu.Unlock()
 	s := a.branches[branch]
 	if s == nil {
-		s = &branchState{leases: map[record.ViewID]catalog.Lease{}}
+		s = &branchState{busy: make(chan struct{}, 1), leases: map[record.ViewID]catalog.Lease{}}
 		a.branches[branch] = s
 	}
 	return s
+}
+
+// known returns the state of a branch, nil if there is none.
+func (a *Archiver) known(branch catalog.BranchID) *branchState {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.branches[branch]
+}
+
+// forget drops the state of a branch that is gone; its leases went with it.
+func (a *Archiver) forget(branch catalog.BranchID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.branches, branch)
 }
 
 // Result is the outcome of an archive.

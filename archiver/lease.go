@@ -10,9 +10,10 @@ import (
 	"github.com/thermocline/thermocline/record"
 )
 
-// lease makes sure that this process holds the lease of v. A lease once won is kept over many archives, so that the dataset needs
-// one fence per owner and not one per archive; it is renewed here even when it
-// has expired, as long as nobody else took it.
+// lease makes sure that this process holds the lease of v. A lease once won is
+// kept over many archives, so that the dataset needs one fence per owner and not
+// one per archive; it is renewed here even when it has expired, as long as
+// nobody else took it.
 func (a *Archiver) lease(ctx context.Context, s *branchState, v record.ViewID) (catalog.Lease, error) {
 	if l, ok := s.leases[v]; ok {
 		l, err := a.o.Leases.RenewLease(ctx, l, a.o.LeaseTTL)
@@ -67,13 +68,15 @@ func (a *Archiver) releaseLeases(ctx context.Context) {
 	}
 	a.mu.Unlock()
 	for _, s := range states {
-		s.Lock()
+		if err := s.lock(ctx); err != nil {
+			return // they run out by themselves
+		}
 		for v, l := range s.leases {
 			if err := a.o.Leases.ReleaseLease(ctx, l); err != nil && !errors.Is(err, record.ErrFenced) {
 				a.o.Logger.Warn("release archive lease", "view", v, "error", err)
 			}
 			delete(s.leases, v)
 		}
-		s.Unlock()
+		s.unlock()
 	}
 }

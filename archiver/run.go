@@ -3,6 +3,7 @@ package archiver
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -23,8 +24,8 @@ const (
 
 // Run archives each branch when its interval is over, when much is waiting, and
 // to release rows whose hot retention is over; until ctx ends. Failures are
-// logged and tried again. It returns when no archive is running any more; call
-// Close after it.
+// logged and tried again. It returns when none of its archives is running any
+// more; Finish comes after it.
 func (a *Archiver) Run(ctx context.Context) error {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
@@ -36,7 +37,9 @@ func (a *Archiver) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		for _, b := range a.o.Branches.ArchiveTargets() {
+		branches := a.o.Branches.ArchiveTargets()
+		a.keep(branches)
+		for _, b := range branches {
 			s := a.state(b)
 			if !s.note.begin(a.o.Now()) {
 				continue
@@ -48,12 +51,30 @@ func (a *Archiver) Run(ctx context.Context) error {
 			}
 			running.Go(func() {
 				defer s.note.end()
-				if _, err := a.Archive(ctx, b); err != nil && ctx.Err() == nil {
+				out, err := a.Archive(ctx, b)
+				switch {
+				case err == nil:
+					a.o.Logger.Debug("archived", "branch", t.Name, "rows", out.Rows, "files", out.Files, "took", out.Took)
+				case ctx.Err() == nil && !errors.Is(err, record.ErrNotFound): // not a deleted stream
 					a.o.Logger.Error("archive", "branch", t.Name, "error", err)
 				}
 			})
 		}
 	}
+}
+
+// keep forgets branches that are gone.
+func (a *Archiver) keep(branches []catalog.BranchID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.branches) <= len(branches) {
+		return // what is left over then is bounded
+	}
+	there := make(map[catalog.BranchID]bool, len(branches))
+	for _, b := range branches {
+		there[b] = true
+	}
+	maps.DeleteFunc(a.branches, func(b catalog.BranchID, _ *branchState) bool { return !there[b] })
 }
 
 // due tells whether there is anything to do for a branch now.
@@ -64,30 +85,28 @@ func (a *Archiver) due(s *branchState, t Target) bool {
 	if len(t.Views) > 1 {
 		return true // a reset is to be finished
 	}
-	v := t.Views[0].ID
-	ends, err := a.o.Buffer.Ends(v)
+	v := t.Views[0]
+	ends, err := a.o.Buffer.Ends(v.ID)
 	if err != nil {
 		return false
 	}
 	last := s.note.last()
-	now := a.o.Now()
 	// A view from before this process is due at once: how long its rows have
 	// waited is not known, and a process that keeps dying must still archive.
 	since := last.begun
-	if since.Before(t.Views[0].Created) {
-		since = t.Views[0].Created
+	if since.Before(v.Created) {
+		since = v.Created
 	}
-	over := now.Sub(since) >= t.Settings.ArchiveInterval
-	waiting := ends.End.RowsSince(last.archived)
-	if last.view != v {
-		waiting = ends.End.RowsSince(nil) // not yet looked at: the dataset knows
-	}
-	if waiting > 0 {
+	over := a.o.Now().Sub(since) >= t.Settings.ArchiveInterval
+	if ends.End.RowsSince(s.note.archivedOf(v.ID, ends)) > 0 {
 		if over {
 			return true
 		}
-		stats, err := a.o.Buffer.Stats(v)
-		return err == nil && stats.Bytes-last.bytes >= a.o.WaitingBytes
+		stats, err := a.o.Buffer.Stats(v.ID)
+		if last.view == v.ID {
+			stats.Bytes -= last.bytes
+		}
+		return err == nil && stats.Bytes >= a.o.WaitingBytes
 	}
 	// Everything is archived; rows that are kept hot for their age remain.
 	return over && t.Settings.HotRetention > 0 && ends.End.RowsSince(ends.Start) > 0
@@ -105,14 +124,15 @@ func (a *Archiver) Finish(ctx context.Context) error {
 		if err != nil || len(t.Views) == 0 {
 			continue
 		}
-		last := a.state(b).note.last()
-		v := t.Views[len(t.Views)-1].ID
-		ends, err := a.o.Buffer.Ends(v)
-		if err != nil || (len(t.Views) == 1 && last.view == v && ends.End.RowsSince(last.archived) == 0) || ends.End.RowsSince(nil) == 0 {
-			continue
+		if len(t.Views) == 1 {
+			v := t.Views[0].ID
+			ends, err := a.o.Buffer.Ends(v)
+			if err != nil || ends.End.RowsSince(a.state(b).note.archivedOf(v, ends)) == 0 {
+				continue
+			}
 		}
 		running.Go(func() {
-			if _, err := a.Archive(ctx, b); err != nil {
+			if _, err := a.Archive(ctx, b); err != nil && !errors.Is(err, record.ErrNotFound) {
 				mu.Lock()
 				errs = append(errs, err)
 				mu.Unlock()
@@ -139,7 +159,29 @@ type Status struct {
 var secondsBounds = []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300}
 
 // Status returns figures of a branch.
-func (a *Archiver) Status(branch catalog.BranchID) Status { return a.state(branch).note.status() }
+func (a *Archiver) Status(branch catalog.BranchID) Status {
+	if s := a.known(branch); s != nil {
+		return s.note.status()
+	}
+	return Status{Seconds: emptySeconds()}
+}
+
+// Archived returns the first offsets of a view that are not archived, as far as
+// this process has seen: it may lag behind another process. ok is false while
+// it has not looked at the view's dataset.
+func (a *Archiver) Archived(branch catalog.BranchID, v record.ViewID) (archived record.Offsets, ok bool) {
+	s := a.known(branch)
+	if s == nil {
+		return nil, false
+	}
+	s.note.mu.Lock()
+	defer s.note.mu.Unlock()
+	return s.note.archived, s.note.view == v
+}
+
+func emptySeconds() hotbuffer.Histogram {
+	return hotbuffer.Histogram{Bounds: secondsBounds, Counts: make([]uint64, len(secondsBounds)+1)}
+}
 
 // noteState remembers how archives of a branch went.
 type noteState struct {
@@ -149,14 +191,17 @@ type noteState struct {
 	seen    lastSeen
 	pause   time.Duration
 	notTill time.Time
+
+	// archived is what the dataset held of view when it was last looked at.
+	view     record.ViewID
+	archived record.Offsets
 }
 
 // lastSeen is the state behind the last success.
 type lastSeen struct {
-	begun    time.Time
-	view     record.ViewID
-	archived record.Offsets
-	bytes    int64 // Stats.Bytes of the hot buffer then
+	begun time.Time
+	view  record.ViewID
+	bytes int64 // Stats.Bytes of the hot buffer then
 }
 
 func (n *noteState) last() lastSeen {
@@ -165,10 +210,31 @@ func (n *noteState) last() lastSeen {
 	return n.seen
 }
 
+// moved notes how far the dataset holds a view.
+func (n *noteState) moved(v record.ViewID, archived record.Offsets) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.view, n.archived = v, archived
+}
+
+// archivedOf returns how far v is archived: as it was last seen, else what the
+// hot buffer has released, which is never more.
+func (n *noteState) archivedOf(v record.ViewID, ends hotbuffer.Ends) record.Offsets {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.view == v {
+		return n.archived
+	}
+	return ends.Start
+}
+
 func (n *noteState) status() Status {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	st := n.st
+	if st.Seconds.Counts == nil {
+		st.Seconds = emptySeconds()
+	}
 	st.Seconds.Counts = slices.Clone(st.Seconds.Counts)
 	return st
 }
@@ -198,7 +264,7 @@ func (n *noteState) record(seen lastSeen, out Result, err error) {
 	n.st.Runs++
 	n.st.LastRun = begun
 	if n.st.Seconds.Counts == nil {
-		n.st.Seconds = hotbuffer.Histogram{Bounds: secondsBounds, Counts: make([]uint64, len(secondsBounds)+1)}
+		n.st.Seconds = emptySeconds()
 	}
 	i, _ := slices.BinarySearch(secondsBounds, out.Took.Seconds())
 	n.st.Seconds.Counts[i]++

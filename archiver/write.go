@@ -18,90 +18,140 @@ const (
 	batchBytes = 16 << 20
 )
 
-// write moves [start, end) into data files, in the view's total order. On an
+// write moves [start, end) into data files, in the view's total order. When it
+// has written much it ends at an earlier checkpoint and moves end there. On an
 // error the files are given up: none of them is in a snapshot.
-func (w *work) write(ctx context.Context) (files []dataset.DataFile, rows int64, err error) {
-	dec := schema.NewRowDecoder(w.target.Schema.WithSystem(), w.view.Number, w.a.o.Schemas.SchemaByID, memory.DefaultAllocator)
-	defer dec.Release()
-	var file dataset.FileWriter
-	defer func() {
-		if file != nil {
-			file.Abort()
-		}
-	}()
-	pos := w.start     // behind the rows of the files that are closed
-	reached := w.start // behind the rows that are decoded
-	flush := func() error {
-		batch := dec.Take()
-		if batch == nil {
-			return nil
-		}
-		defer batch.Release()
-		rows += batch.NumRows()
-		if file == nil {
-			if file, err = w.newFile(ctx, pos); err != nil {
-				return err
-			}
-		}
-		if err := file.Write(batch); err != nil {
-			return err
-		}
-		if file.Size() < w.a.o.FileBytes {
-			return nil
-		}
-		pos = reached.Clone()
-		return w.closeFile(&file, &files)
+func (w *work) write(ctx context.Context) (done []dataset.DataFile, rows int64, err error) {
+	f := files{
+		work:    w,
+		dec:     schema.NewRowDecoder(w.schema.WithSystem(), w.view.Number, w.a.o.Schemas.SchemaByID, memory.DefaultAllocator),
+		reached: make(record.Offsets, len(w.end.Cut)),
 	}
-	for b, err := range hotbuffer.Scan(ctx, w.a.o.Buffer, w.view.ID, w.start, w.end) {
+	defer f.abort()
+	copy(f.reached, w.start)
+	f.begin = f.reached.Clone()
+	stored := int64(0)
+	for b, err := range hotbuffer.Scan(ctx, w.a.o.Buffer, w.view.ID, w.start, w.end.Cut) {
 		if err != nil {
 			return nil, 0, err
 		}
-		if err := dec.AppendBatch(ctx, b.Partition, b.Batch, b.Skip, b.Limit); err != nil {
-			return nil, 0, err
-		}
-		reached = reached.With(b.Partition, b.Batch.BaseOffset()+record.Offset(b.Limit))
-		if dec.Len() >= batchRows || dec.Bytes() >= batchBytes {
-			if err := flush(); err != nil {
+		// The scan is in the view's order and passes through every checkpoint.
+		if stored >= w.a.o.CommitBytes {
+			next, err := w.a.o.Checkpoints.Next(ctx, w.view.ID, f.reached)
+			if err != nil {
 				return nil, 0, err
 			}
+			if w.end.Cut.Covers(next.Cut) {
+				w.end = next
+			}
+			stored = 0
 		}
+		if f.reached.Covers(w.end.Cut) {
+			break
+		}
+		if err := f.append(ctx, b); err != nil {
+			return nil, 0, err
+		}
+		stored += int64(len(b.Batch.Bytes()))
 	}
-	if err := flush(); err != nil {
+	if err := f.flush(ctx); err != nil {
 		return nil, 0, err
 	}
 	w.a.o.Reached(StepWrite)
-	if file != nil {
-		if err := w.closeFile(&file, &files); err != nil {
-			return nil, 0, err
-		}
+	if err := f.close(); err != nil {
+		return nil, 0, err
 	}
-	if want := w.end.RowsSince(w.start); rows != want {
+	if want := w.end.Cut.RowsSince(w.start); f.rows != want || !f.reached.Equal(w.end.Cut) {
 		// Committing would lose rows for good.
-		return nil, 0, fmt.Errorf("the hot buffer yielded %d rows where its offsets promise %d: %w", rows, want, record.ErrCorrupt)
+		return nil, 0, fmt.Errorf("the hot buffer yielded %d rows up to %v where its offsets promise %d up to %v: %w", f.rows, f.reached, want, w.end.Cut, record.ErrCorrupt)
 	}
-	return files, rows, nil
+	return f.done, f.rows, nil
 }
 
-// newFile begins a file for the rows from pos on. Its name promises that they
-// lie in [pos, end): where it ends, if not there, is not known yet.
-func (w *work) newFile(ctx context.Context, pos record.Offsets) (dataset.FileWriter, error) {
-	name := dataset.FileName{View: w.view.Number, Epoch: w.epoch}
-	for i := range w.end {
+// files are the data files of a flush.
+type files struct {
+	*work
+	dec     *schema.RowDecoder
+	file    dataset.FileWriter // nil: none is open
+	begin   record.Offsets     // behind the rows of the files that are done
+	reached record.Offsets     // behind the rows that are decoded
+	done    []dataset.DataFile
+	rows    int64
+}
+
+// append decodes a batch; what is decoded goes to the file bit by bit.
+func (f *files) append(ctx context.Context, b hotbuffer.PartBatch) error {
+	first, last := b.Batch.BaseOffset()+record.Offset(b.Skip), b.Batch.BaseOffset()+record.Offset(b.Limit)
+	if first != f.reached.At(b.Partition) || last <= first {
+		return fmt.Errorf("partition %v: the hot buffer yielded rows [%v,%v) where %v is next: %w", b.Partition, first, last, f.reached.At(b.Partition), record.ErrCorrupt)
+	}
+	if err := f.dec.AppendBatch(ctx, b.Partition, b.Batch, b.Skip, b.Limit); err != nil {
+		return err
+	}
+	f.reached[b.Partition] = last
+	if f.dec.Len() >= batchRows || f.dec.Bytes() >= batchBytes {
+		return f.flush(ctx)
+	}
+	return nil
+}
+
+// flush writes what is decoded, and ends the file if it is large enough.
+func (f *files) flush(ctx context.Context) error {
+	batch := f.dec.Take()
+	if batch == nil {
+		return nil
+	}
+	defer batch.Release()
+	if f.file == nil {
+		file, err := f.table.NewFileWriter(ctx, f.name(), f.schema, dataset.Format(f.target.Settings.DatasetFormat))
+		if err != nil {
+			return err
+		}
+		f.file = file
+	}
+	if err := f.file.Write(batch); err != nil {
+		return err
+	}
+	f.rows += batch.NumRows()
+	if f.file.Size() < f.a.o.FileBytes {
+		return nil
+	}
+	f.begin = f.reached.Clone()
+	return f.close()
+}
+
+// name promises that the file's rows lie in [begin, end): where it ends, if not
+// there, is not known yet.
+func (f *files) name() dataset.FileName {
+	name := dataset.FileName{View: f.view.Number, Epoch: f.epoch}
+	for i, end := range f.end.Cut {
 		p := record.Partition(i)
-		if r := (record.Range{Start: pos.At(p), End: w.end.At(p)}); r.Len() > 0 {
+		if r := (record.Range{Start: f.begin.At(p), End: end}); r.Len() > 0 {
 			name.Ranges = append(name.Ranges, dataset.PartRange{Partition: p, Range: r})
 		}
 	}
-	return w.table.NewFileWriter(ctx, name, w.target.Schema, dataset.Format(w.target.Settings.DatasetFormat))
+	return name
 }
 
-func (w *work) closeFile(file *dataset.FileWriter, files *[]dataset.DataFile) error {
-	f := *file
-	*file = nil
-	done, err := f.Close()
+// close makes the open file durable.
+func (f *files) close() error {
+	if f.file == nil {
+		return nil
+	}
+	file := f.file
+	f.file = nil
+	done, err := file.Close()
 	if err != nil {
 		return err
 	}
-	*files = append(*files, done)
+	f.done = append(f.done, done)
 	return nil
+}
+
+// abort gives up what is not done.
+func (f *files) abort() {
+	f.dec.Release()
+	if f.file != nil {
+		f.file.Abort()
+	}
 }

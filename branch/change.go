@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/record"
@@ -30,19 +31,36 @@ func (d *Directory) Create(ctx context.Context, name string, s *schema.Schema, s
 	if err := checkKey(s, settings); err != nil {
 		return fail(err)
 	}
+	d.creating.Lock()
+	defer d.creating.Unlock()
 	stream, b, err := d.o.Catalog.CreateStream(ctx, catalog.NewStream{
 		Namespace: ns, Name: short, Settings: settings,
 		Schema: catalog.NewSchema{Schema: s, FirstFieldID: schema.FirstUserID, NextFieldID: next},
 	})
+	// From here on whoever asked may have gone away.
+	ctx, cancel := behind(ctx)
+	defer cancel()
 	if err != nil {
-		return fail(err)
+		// Perhaps it is there all the same, or from an earlier call that failed.
+		st, adopted, aerr := d.adopt(ctx, ns, short)
+		if adopted && errors.Is(err, catalog.ErrOutcomeUnknown) {
+			return st, nil
+		}
+		return fail(errors.Join(err, aerr))
 	}
-	if err := d.openBranch(ctx, stream, b); err != nil {
-		// Take the name back; if that fails too, the next start completes it.
-		_, derr := d.o.Catalog.DeleteStream(ctx, stream.ID, d.o.Now())
+	st, err := d.openBranch(ctx, stream, b)
+	if err != nil {
+		// Take the name back.
+		views, derr := d.o.Catalog.DeleteStream(ctx, stream.ID, d.o.Now())
+		for _, v := range views {
+			derr = errors.Join(derr, d.drop(ctx, v))
+		}
+		if derr != nil {
+			d.unopened[stream.FullName()] = true // or complete it later
+		}
 		return fail(errors.Join(err, derr))
 	}
-	return d.Resolve(stream.FullName(), b.Name)
+	return st, nil
 }
 
 // fresh gives every field a new id from first on, whatever ids it came with:
@@ -64,97 +82,124 @@ func checkKey(s *schema.Schema, settings catalog.Settings) error {
 	return err
 }
 
-// begin locks a branch for a change.
-func (d *Directory) begin(stream, branch string) (*entry, *State, error) {
+// change makes one change to a branch: publishes under way have ended, those
+// that come wait. apply makes it in the catalog, which is the change; the state
+// is then read back from there, and table and hot buffer follow. So it is after
+// an error, too: the change may have been made all the same, or another one
+// that this process did not know of.
+//
+// A crash in between leaves what Open completes.
+func (d *Directory) change(ctx context.Context, stream, branch, what string, apply func(*State) error) (*State, error) {
 	e, _, err := d.find(stream, branch)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	e.change.Lock()
+	e.lock()
+	defer e.unlock()
+	if err := d.mend(ctx, e); err != nil {
+		return nil, err
+	}
 	st := e.state.Load()
 	if st == nil {
-		e.change.Unlock()
-		return nil, nil, fmt.Errorf("stream %s: it was deleted: %w", stream, record.ErrNotFound)
+		return nil, deleted(stream)
 	}
-	return e, st, nil
+	err = apply(st)
+	switch {
+	case errors.Is(err, errUnchanged):
+		return st, nil
+	case errors.Is(err, record.ErrInvalid): // it was refused
+		return nil, fmt.Errorf("%s %s: %w", what, st.Name(), err)
+	}
+	ctx, cancel := behind(ctx)
+	defer cancel()
+	e.stale.Store(true)
+	if merr := d.mend(ctx, e); merr != nil {
+		if err == nil {
+			err = errors.New("the change is made, but the rest has not followed yet")
+		}
+		err = errors.Join(err, merr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", what, st.Name(), err)
+	}
+	if st = e.state.Load(); st == nil {
+		return nil, deleted(stream)
+	}
+	return st, nil
+}
+
+// errUnchanged: there is nothing to change.
+var errUnchanged = errors.New("unchanged")
+
+func deleted(stream string) error {
+	return fmt.Errorf("stream %s: it was deleted: %w", stream, record.ErrNotFound)
 }
 
 // UpdateSettings changes settings. edit gets the current ones and returns the
 // new ones. Changed key fields or more partitions send rows that come from now on
 // elsewhere; in the view's order they still follow those before.
 func (d *Directory) UpdateSettings(ctx context.Context, stream, branch string, edit func(catalog.Settings) catalog.Settings) (*State, error) {
-	e, st, err := d.begin(stream, branch)
-	if err != nil {
-		return nil, err
-	}
-	defer e.change.Unlock()
-	settings := edit(st.Branch.Settings).WithDefaults()
-	fail := func(err error) (*State, error) {
-		return nil, fmt.Errorf("change settings of %s: %w", st.Name(), err)
-	}
-	if err := checkKey(st.Schema, settings); err != nil {
-		return fail(err)
-	}
-	// A key may move to another partition. The cut sets the rows before apart
-	// in time, so that the view's order keeps the key's.
-	e.gate.Lock()
-	defer e.gate.Unlock()
-	if _, err := d.o.Buffer.Cut(ctx, st.Branch.View.ID); err != nil {
-		return fail(err)
-	}
-	b, err := d.o.Catalog.UpdateSettings(ctx, st.Branch.ID, st.Branch.Version, settings)
-	if err != nil {
-		return fail(err)
-	}
-	// The hot buffer learns of it before any publish can use it.
-	if err := d.o.Buffer.Open(ctx, b.View.ID, hotSettings(b.Settings, b.View)); err != nil {
-		return fail(err)
-	}
-	return d.store(e, *st, b), nil
-}
-
-func (d *Directory) store(e *entry, next State, b catalog.Branch) *State {
-	next.Branch = b
-	e.state.Store(&next)
-	return &next
+	return d.change(ctx, stream, branch, "change settings of", func(st *State) error {
+		old := st.Branch.Settings
+		settings := edit(old).WithDefaults()
+		if err := settings.Validate(); err != nil {
+			return err
+		}
+		if err := checkKey(st.Schema, settings); err != nil {
+			return err
+		}
+		if settings.Partitions != old.Partitions || !slices.Equal(settings.KeyFields, old.KeyFields) {
+			// A key may move to another partition. The cut sets the rows before
+			// apart in time, so that the view's order keeps the key's.
+			if _, err := d.o.Buffer.Cut(ctx, st.Branch.View.ID); err != nil {
+				return err
+			}
+		}
+		_, err := d.o.Catalog.UpdateSettings(ctx, st.Branch.ID, st.Branch.Version, settings)
+		return err
+	})
 }
 
 // Evolve makes proposed the branch's schema, by the rules of schema.Evolve. Rows
 // stored under older schemas read as the new one.
 func (d *Directory) Evolve(ctx context.Context, stream, branch string, proposed *schema.Schema) (*State, error) {
-	e, st, err := d.begin(stream, branch)
-	if err != nil {
-		return nil, err
-	}
-	defer e.change.Unlock()
-	fail := func(err error) (*State, error) {
-		return nil, fmt.Errorf("evolve the schema of %s: %w", st.Name(), err)
-	}
-	// Another branch may have taken field ids since.
-	s, err := d.o.Catalog.StreamByID(ctx, st.Stream.ID)
-	if err != nil {
-		return fail(err)
-	}
-	evolved, next, err := schema.Evolve(st.Schema, proposed, s.NextFieldID)
-	if err != nil {
-		return fail(err)
-	}
-	if evolved.Equal(st.Schema) {
-		return st, nil
-	}
-	if err := checkKey(evolved, st.Branch.Settings); err != nil {
-		return fail(fmt.Errorf("%w; change keyFields first", err))
-	}
-	registered, b, err := d.o.Catalog.AddSchema(ctx, st.Branch.ID, st.Branch.Version, catalog.NewSchema{
-		Schema: evolved, FirstFieldID: s.NextFieldID, NextFieldID: next,
+	return d.change(ctx, stream, branch, "evolve the schema of", func(st *State) error {
+		return d.withFieldIDs(ctx, st, func(first int) error {
+			evolved, next, err := schema.Evolve(st.Schema, proposed, first)
+			if err != nil {
+				return err
+			}
+			if evolved.Equal(st.Schema) {
+				return errUnchanged
+			}
+			if err := checkKey(evolved, st.Branch.Settings); err != nil {
+				return fmt.Errorf("%w; change keyFields first", err)
+			}
+			_, _, err = d.o.Catalog.AddSchema(ctx, st.Branch.ID, st.Branch.Version, catalog.NewSchema{
+				Schema: evolved, FirstFieldID: first, NextFieldID: next,
+			})
+			return err
+		})
 	})
-	if err != nil {
-		return fail(err)
-	}
-	changed := *st
-	changed.Schema, changed.Stream.NextFieldID = registered, next
-	return d.store(e, changed, b), nil
 }
+
+// withFieldIDs calls f with the stream's next free field id, again if another
+// branch of the stream took it meanwhile.
+func (d *Directory) withFieldIDs(ctx context.Context, st *State, f func(first int) error) error {
+	for last := 0; ; {
+		s, err := d.o.Catalog.StreamByID(ctx, st.Stream.ID)
+		if err != nil {
+			return err
+		}
+		if err = f(s.NextFieldID); !errors.Is(err, record.ErrConflict) || s.NextFieldID == last {
+			return err // the same ids: the conflict is another one
+		}
+		last = s.NextFieldID
+	}
+}
+
+// maxDraining bounds the views that wait for the archiver behind resets.
+const maxDraining = 100
 
 // Reset begins a new view: offsets from 0, no rows. proposed may be any schema
 // (nil: the current one), and edit may change any setting, partitions down as
@@ -164,84 +209,75 @@ func (d *Directory) Evolve(ctx context.Context, stream, branch string, proposed 
 // The catalog's transaction is the reset. A crash behind it leaves a view to
 // drain, which the archiver does.
 func (d *Directory) Reset(ctx context.Context, stream, branch string, proposed *schema.Schema, edit func(catalog.Settings) catalog.Settings) (*State, error) {
-	e, st, err := d.begin(stream, branch)
-	if err != nil {
-		return nil, err
-	}
-	defer e.change.Unlock()
-	fail := func(err error) (*State, error) {
-		return nil, fmt.Errorf("reset %s: %w", st.Name(), err)
-	}
-	settings := edit(st.Branch.Settings).WithDefaults()
-	reset := catalog.Reset{Settings: &settings}
-	if proposed != nil {
-		s, err := d.o.Catalog.StreamByID(ctx, st.Stream.ID)
-		if err != nil {
-			return fail(err)
+	return d.change(ctx, stream, branch, "reset", func(st *State) error {
+		if n := len(st.Draining); n >= maxDraining {
+			return fmt.Errorf("%d views wait to be archived; archive the stream first: %w", n, record.ErrBusy)
 		}
-		evolved, next, err := schema.Evolve(st.Schema, proposed, s.NextFieldID)
-		if err != nil {
-			// No evolution of the old one: then none of its fields live on.
-			if evolved, next, err = fresh(proposed, s.NextFieldID); err != nil {
-				return fail(err)
+		settings := edit(st.Branch.Settings).WithDefaults()
+		if err := settings.Validate(); err != nil {
+			return err
+		}
+		return d.withFieldIDs(ctx, st, func(first int) error {
+			reset, now := catalog.Reset{Settings: &settings}, st.Schema
+			if proposed != nil {
+				s, next, err := schema.Evolve(st.Schema, proposed, first)
+				if err != nil {
+					// No evolution of the old one: then none of its fields live on.
+					if s, next, err = fresh(proposed, first); err != nil {
+						return err
+					}
+				}
+				if !s.Equal(st.Schema) {
+					reset.Schema, now = &catalog.NewSchema{Schema: s, FirstFieldID: first, NextFieldID: next}, s
+				}
 			}
-		}
-		if !evolved.Equal(st.Schema) {
-			reset.Schema = &catalog.NewSchema{Schema: evolved, FirstFieldID: s.NextFieldID, NextFieldID: next}
-		}
-	}
-	now := st.Schema
-	if reset.Schema != nil {
-		now = reset.Schema.Schema
-	}
-	if err := checkKey(now, settings); err != nil {
-		return fail(err)
-	}
-
-	e.gate.Lock() // publishes under way have ended; those that come wait
-	defer e.gate.Unlock()
-	b, err := d.o.Catalog.ResetBranch(ctx, st.Branch.ID, st.Branch.Version, reset)
-	if err != nil {
-		return fail(err)
-	}
-	if err := d.o.Buffer.Open(ctx, b.View.ID, hotSettings(b.Settings, b.View)); err != nil {
-		return fail(err)
-	}
-	changed, err := d.load(ctx, st.Stream, b)
-	if err != nil {
-		return fail(err)
-	}
-	e.state.Store(changed)
-	return changed, nil
+			if err := checkKey(now, settings); err != nil {
+				return err
+			}
+			_, err := d.o.Catalog.ResetBranch(ctx, st.Branch.ID, st.Branch.Version, reset)
+			return err
+		})
+	})
 }
 
 // Delete deletes a stream with all its branches. Its name is free at once, its
 // hot rows are gone, its files go after a grace period.
 func (d *Directory) Delete(ctx context.Context, stream string) error {
-	e, st, err := d.begin(stream, catalog.MainBranch)
+	_, main, err := d.find(stream, catalog.MainBranch)
 	if err != nil {
 		return fmt.Errorf("delete stream: %w", err)
 	}
-	defer e.change.Unlock()
-	views, err := d.o.Catalog.DeleteStream(ctx, st.Stream.ID, d.o.Now().Add(d.o.TrashGrace))
+	all := d.entriesOf(main.Stream.ID)
+	for _, e := range all {
+		e.lock()
+		defer e.unlock()
+	}
+	_, err = d.o.Catalog.DeleteStream(ctx, main.Stream.ID, d.o.Now().Add(d.o.TrashGrace))
 	if err != nil {
-		return fmt.Errorf("delete stream %s: %w", st.Stream.FullName(), err)
+		err = fmt.Errorf("delete stream %s: %w", main.Stream.FullName(), err)
 	}
-	d.mu.Lock()
-	for k, o := range d.byName {
-		if s := o.state.Load(); s != nil && s.Stream.ID == st.Stream.ID {
-			o.state.Store(nil)
-			delete(d.byName, k)
-			delete(d.byID, s.Branch.ID)
+	ctx, cancel := behind(ctx)
+	defer cancel()
+	for _, e := range all {
+		// The catalog says that it is gone, and then so it is here.
+		e.stale.Store(true)
+		if merr := d.mend(ctx, e); merr != nil {
+			err = errors.Join(err, fmt.Errorf("delete stream %s: %w", main.Stream.FullName(), merr))
 		}
 	}
-	d.mu.Unlock()
-	// A crash from here on leaves views that no branch has; Open drops them.
-	var errs []error
-	for _, v := range views {
-		if err := d.o.Buffer.Drop(ctx, v); err != nil && !errors.Is(err, record.ErrNotFound) {
-			errs = append(errs, fmt.Errorf("delete stream %s: drop view %s: %w", st.Stream.FullName(), v, err))
+	return err
+}
+
+// entriesOf lists the branches of a stream in the order of their ids.
+func (d *Directory) entriesOf(stream catalog.StreamID) []*entry {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	var all []*entry
+	for _, e := range d.byID {
+		if st := e.state.Load(); st != nil && st.Stream.ID == stream {
+			all = append(all, e)
 		}
 	}
-	return errors.Join(errs...)
+	slices.SortFunc(all, func(a, b *entry) int { return int(a.id - b.id) })
+	return all
 }

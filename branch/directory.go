@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +30,16 @@ type State struct {
 	Branch catalog.Branch
 	Schema *schema.Schema
 	// Draining are older views whose rows are still to be archived, in order.
-	Draining []catalog.View
+	Draining []Draining
+	// Lost is why the view can take no rows, nil if it can: the hot buffer lacks
+	// rows that were acknowledged. A reset mends it.
+	Lost error
+}
+
+// Draining is a view that a reset has replaced, with the schema it had then.
+type Draining struct {
+	catalog.View
+	Schema *schema.Schema
 }
 
 // Name is what messages call the branch: namespace.name, with @branch unless it
@@ -45,15 +53,32 @@ func displayName(stream, branch string) string {
 	return stream + "@" + branch
 }
 
-// entry is an open branch.
+// views lists the views that may hold rows in the hot buffer.
+func (s *State) views() []catalog.View {
+	views := make([]catalog.View, 0, len(s.Draining)+1)
+	for _, v := range s.Draining {
+		views = append(views, v.View)
+	}
+	return append(views, s.Branch.View)
+}
+
+// entry is an open branch. Locks are taken in the order change, gate; those of
+// several branches in the order of their ids.
 type entry struct {
-	// change lets one change of the branch happen at a time. Taken before gate.
+	id catalog.BranchID
+	// change lets one change of the branch happen at a time.
 	change sync.Mutex
 	// gate is held shared while rows are appended, and exclusively while the
-	// view is replaced or the branch deleted.
+	// branch changes.
 	gate  sync.RWMutex
 	state atomic.Pointer[State] // nil: deleted
+	// stale: the catalog may be ahead of state. Set with gate held exclusively,
+	// so that nobody who holds it shared appends by a state that has passed.
+	stale atomic.Bool
 }
+
+func (e *entry) lock()   { e.change.Lock(); e.gate.Lock() }
+func (e *entry) unlock() { e.gate.Unlock(); e.change.Unlock() }
 
 // Options of Open.
 type Options struct {
@@ -73,14 +98,23 @@ type Options struct {
 type Directory struct {
 	o Options
 
+	// creating is held while a stream comes into being, so that nobody opens it
+	// twice.
+	creating sync.Mutex
+	unopened map[string]bool // by full name: in the catalog, and could not be opened yet
+
 	mu     sync.RWMutex
 	byName map[string]*entry // "namespace.name@branch"
 	byID   map[catalog.BranchID]*entry
 }
 
 // Open opens every branch in the catalog: its table and its view in the hot
-// buffer are made to exist, and views that the catalog does not know (a crash
+// buffer are made to exist, and views that the catalog no longer knows (a crash
 // came between a deletion and its consequences) are dropped from the hot buffer.
+//
+// record.ErrCorrupt where the catalog was lost, or is an older copy than the hot
+// buffer; nothing is dropped then. A hot buffer that was lost or is older than the
+// catalog is found out per branch (State.Lost).
 func Open(ctx context.Context, o Options) (*Directory, error) {
 	if o.TrashGrace <= 0 {
 		o.TrashGrace = time.Hour
@@ -91,7 +125,10 @@ func Open(ctx context.Context, o Options) (*Directory, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Directory{o: o, byName: map[string]*entry{}, byID: map[catalog.BranchID]*entry{}}
+	d := &Directory{o: o, unopened: map[string]bool{}, byName: map[string]*entry{}, byID: map[catalog.BranchID]*entry{}}
+	if err := d.checkViews(ctx); err != nil {
+		return nil, err
+	}
 	for token := ""; ; {
 		page, err := o.Catalog.ListStreams(ctx, catalog.StreamQuery{Limit: catalog.MaxPage, PageToken: token})
 		if err != nil {
@@ -107,18 +144,52 @@ func Open(ctx context.Context, o Options) (*Directory, error) {
 		}
 	}
 	known := map[record.ViewID]bool{}
-	for _, v := range d.allViews() {
+	for _, v := range d.Views() {
 		known[v] = true
 	}
 	for _, v := range o.Buffer.Views() {
 		if !known[v] {
 			o.Logger.Info("drop a view that no branch has", "view", v)
-			if err := o.Buffer.Drop(ctx, v); err != nil && !errors.Is(err, record.ErrNotFound) {
-				return nil, fmt.Errorf("drop view %s: %w", v, err)
+			if err := d.drop(ctx, v); err != nil {
+				return nil, err
 			}
 		}
 	}
 	return d, nil
+}
+
+// checkViews makes sure that the catalog once gave out every view that the hot
+// buffer holds: dropping what it never knew would lose rows.
+func (d *Directory) checkViews(ctx context.Context) error {
+	newest, err := d.o.Catalog.NewestView(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range d.o.Buffer.Views() {
+		if v > newest {
+			return fmt.Errorf("the hot buffer holds view %s, but the newest in the catalog is %s: the catalog was replaced by another or an older one; restore the one that belongs to the hot buffer: %w", v, newest, record.ErrCorrupt)
+		}
+	}
+	return nil
+}
+
+// lostRows tells whether the hot buffer has, or had, every row that a checkpoint
+// covers. If not, what it appended would take the offsets of rows that are in
+// the dataset or that readers have seen.
+func (d *Directory) lostRows(ctx context.Context, st *State) (lost, err error) {
+	v := st.Branch.View.ID
+	cp, err := d.o.Catalog.LatestCheckpoint(ctx, v)
+	if errors.Is(err, record.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	ends, err := d.o.Buffer.Ends(v)
+	if err != nil || ends.End.Covers(cp.Cut) {
+		return nil, err
+	}
+	return fmt.Errorf("the hot buffer ends at %v, but rows up to %v were acknowledged: it was lost or is an older copy; restore the one that belongs to the catalog, or reset the stream (archived rows stay in its dataset's history): %w", ends.End, cp.Cut, record.ErrCorrupt), nil
 }
 
 func (d *Directory) openStream(ctx context.Context, s catalog.Stream) error {
@@ -128,8 +199,12 @@ func (d *Directory) openStream(ctx context.Context, s catalog.Stream) error {
 			return err
 		}
 		for _, b := range branches {
-			if err := d.openBranch(ctx, s, b); err != nil {
+			st, err := d.openBranch(ctx, s, b)
+			if err != nil {
 				return err
+			}
+			if st.Lost != nil {
+				d.o.Logger.Error("rows are lost", "branch", st.Name(), "error", st.Lost)
 			}
 			after = b.ID
 		}
@@ -139,40 +214,50 @@ func (d *Directory) openStream(ctx context.Context, s catalog.Stream) error {
 	}
 }
 
-// openBranch makes table and view exist and lists the branch.
-func (d *Directory) openBranch(ctx context.Context, s catalog.Stream, b catalog.Branch) error {
-	st, err := d.load(ctx, s, b)
+// openBranch makes table and views exist and lists the branch.
+func (d *Directory) openBranch(ctx context.Context, s catalog.Stream, b catalog.Branch) (*State, error) {
+	st, err := d.follow(ctx, s, b)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := d.ensureTable(ctx, st); err != nil {
-		return err
-	}
-	for _, v := range append(slices.Clone(st.Draining), b.View) {
-		if err := d.o.Buffer.Open(ctx, v.ID, hotSettings(b.Settings, v)); err != nil {
-			return err
-		}
-	}
-	e := &entry{}
+	e := &entry{id: b.ID}
 	e.state.Store(st)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.byName[key(s.FullName(), b.Name)] = e
 	d.byID[b.ID] = e
-	return nil
+	return st, nil
 }
 
-// load reads what belongs to a branch.
-func (d *Directory) load(ctx context.Context, s catalog.Stream, b catalog.Branch) (*State, error) {
-	sc, err := d.o.Catalog.SchemaByID(ctx, b.SchemaID)
+// follow reads what belongs to a branch and brings table and hot buffer in step
+// with it. Idempotent.
+func (d *Directory) follow(ctx context.Context, s catalog.Stream, b catalog.Branch) (*State, error) {
+	st := &State{Stream: s, Branch: b}
+	var err error
+	if st.Schema, err = d.o.Catalog.SchemaByID(ctx, b.SchemaID); err != nil {
+		return nil, err
+	}
+	draining, err := d.o.Catalog.DrainingViews(ctx, b.ID, catalog.MaxPage) // fewer: maxDraining
 	if err != nil {
 		return nil, err
 	}
-	draining, err := d.o.Catalog.DrainingViews(ctx, b.ID, catalog.MaxPage)
-	if err != nil {
+	for _, v := range draining {
+		sc, err := d.o.Catalog.SchemaByID(ctx, v.SchemaID)
+		if err != nil {
+			return nil, err
+		}
+		st.Draining = append(st.Draining, Draining{v, sc})
+	}
+	if err := d.ensureTable(ctx, st); err != nil {
 		return nil, err
 	}
-	return &State{Stream: s, Branch: b, Schema: sc, Draining: draining}, nil
+	for _, v := range st.views() {
+		if err := d.o.Buffer.Open(ctx, v.ID, hotSettings(b.Settings, v)); err != nil {
+			return nil, err
+		}
+	}
+	st.Lost, err = d.lostRows(ctx, st)
+	return st, err
 }
 
 // ensureTable creates the branch's table unless it is there: a crash, or an
@@ -189,6 +274,14 @@ func (d *Directory) ensureTable(ctx context.Context, st *State) error {
 		return nil
 	}
 	return err
+}
+
+// drop drops a view from the hot buffer.
+func (d *Directory) drop(ctx context.Context, v record.ViewID) error {
+	if err := d.o.Buffer.Drop(ctx, v); err != nil && !errors.Is(err, record.ErrNotFound) {
+		return fmt.Errorf("drop view %s: %w", v, err)
+	}
+	return nil
 }
 
 func hotSettings(s catalog.Settings, v catalog.View) hotbuffer.Settings {
@@ -238,8 +331,9 @@ func (d *Directory) All() []*State {
 	return all
 }
 
-// allViews lists every view that may hold rows in the hot buffer.
-func (d *Directory) allViews() []record.ViewID {
+// Views lists the views that rows may be read from or archived: the active and
+// the draining ones.
+func (d *Directory) Views() []record.ViewID {
 	var views []record.ViewID
 	for _, st := range d.All() {
 		for _, v := range st.Draining {
@@ -249,7 +343,3 @@ func (d *Directory) allViews() []record.ViewID {
 	}
 	return views
 }
-
-// Views lists the views that rows may be read from or archived: the active and
-// the draining ones.
-func (d *Directory) Views() []record.ViewID { return d.allViews() }

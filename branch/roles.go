@@ -2,7 +2,6 @@ package branch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -10,20 +9,31 @@ import (
 	"github.com/thermocline/thermocline/record"
 )
 
-// Enter returns the state of a branch for an append, and keeps its view from
-// being replaced until leave is called. It waits while a reset is under way,
-// which takes one catalog transaction. Unknown: record.ErrNotFound.
+// Enter returns the state of a branch for an append, and keeps it from changing
+// until leave is called. It waits while a change is under way, which takes one
+// catalog transaction. Unknown: record.ErrNotFound.
 func (d *Directory) Enter(ctx context.Context, stream, branch string) (st *State, leave func(), err error) {
 	e, _, err := d.find(stream, branch)
 	if err != nil {
 		return nil, nil, err
 	}
 	e.gate.RLock()
-	if st = e.state.Load(); st == nil {
+	for e.stale.Load() {
 		e.gate.RUnlock()
-		return nil, nil, fmt.Errorf("stream %s: it was deleted: %w", stream, record.ErrNotFound)
+		e.lock()
+		err := d.mend(ctx, e)
+		e.unlock()
+		if err != nil {
+			return nil, nil, err
+		}
+		e.gate.RLock()
 	}
-	if err := ctx.Err(); err != nil {
+	if st = e.state.Load(); st == nil {
+		err = deleted(stream)
+	} else if err = ctx.Err(); err == nil {
+		err = st.Lost
+	}
+	if err != nil {
 		e.gate.RUnlock()
 		return nil, nil, err
 	}
@@ -61,7 +71,8 @@ func (d *Directory) entryByID(id catalog.BranchID) (*entry, *State, error) {
 
 // Retire ends a draining view: its rows are in the dataset's history and the
 // dataset carries the next view. Idempotent. A crash between the two steps
-// leaves a view in the hot buffer that no branch has; Open drops it.
+// leaves a view in the hot buffer that no branch has; Open drops it. After an
+// error it is still listed, and the archiver calls again.
 func (d *Directory) Retire(ctx context.Context, id catalog.BranchID, v record.ViewID) error {
 	e, _, err := d.entryByID(id)
 	if err != nil {
@@ -76,11 +87,11 @@ func (d *Directory) Retire(ctx context.Context, id catalog.BranchID, v record.Vi
 	if err := d.o.Catalog.RetireView(ctx, v); err != nil {
 		return err
 	}
-	next := *st
-	next.Draining = slices.DeleteFunc(slices.Clone(st.Draining), func(o catalog.View) bool { return o.ID == v })
-	e.state.Store(&next)
-	if err := d.o.Buffer.Drop(ctx, v); err != nil && !errors.Is(err, record.ErrNotFound) {
+	if err := d.drop(ctx, v); err != nil {
 		return err
 	}
+	next := *st
+	next.Draining = slices.DeleteFunc(slices.Clone(st.Draining), func(o Draining) bool { return o.ID == v })
+	e.state.Store(&next)
 	return nil
 }

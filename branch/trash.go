@@ -2,6 +2,7 @@ package branch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,16 +16,28 @@ type Files interface {
 	Purge(ctx context.Context, tableUUID string) error
 }
 
-// sweepEvery is how often the trash is looked at.
-const sweepEvery = time.Minute
+// repairEvery is how often branches that are out of step with the catalog are
+// looked for, sweepEvery how often the trash is looked at.
+const (
+	repairEvery = time.Second
+	sweepEvery  = time.Minute
+)
 
-// Run deletes files of deleted streams after their grace, until ctx ends.
+// Run deletes files of deleted streams after their grace, and tries again what
+// did not follow a change, until ctx ends.
 func (d *Directory) Run(ctx context.Context) error {
-	tick := time.NewTicker(sweepEvery)
+	tick := time.NewTicker(repairEvery)
 	defer tick.Stop()
+	var swept time.Time
 	for {
-		if err := d.sweep(ctx); err != nil && ctx.Err() == nil {
-			d.o.Logger.Error("delete files of deleted streams", "error", err)
+		if err := d.repair(ctx); err != nil && ctx.Err() == nil {
+			d.o.Logger.Error("bring branches in step with the catalog", "error", err)
+		}
+		if now := time.Now(); now.Sub(swept) >= sweepEvery {
+			swept = now
+			if err := d.sweep(ctx); err != nil && ctx.Err() == nil {
+				d.o.Logger.Error("delete files of deleted streams", "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -34,19 +47,26 @@ func (d *Directory) Run(ctx context.Context) error {
 	}
 }
 
+// sweep deletes what is due. One table that cannot be deleted does not keep
+// the others.
 func (d *Directory) sweep(ctx context.Context) error {
 	for {
 		due, err := d.o.Catalog.TrashDue(ctx, d.o.Now(), catalog.MaxPage)
-		if err != nil || len(due) == 0 {
+		if err != nil {
 			return err
 		}
+		var errs []error
 		for _, t := range due {
-			if err := d.o.Files.Purge(ctx, t.TableUUID); err != nil {
-				return fmt.Errorf("table %s: %w", t.TableUUID, err)
+			err := d.o.Files.Purge(ctx, t.TableUUID)
+			if err == nil {
+				err = d.o.Catalog.RemoveTrash(ctx, t.ID)
 			}
-			if err := d.o.Catalog.RemoveTrash(ctx, t.ID); err != nil {
-				return err
+			if err != nil {
+				errs = append(errs, fmt.Errorf("table %s: %w", t.TableUUID, err))
 			}
+		}
+		if len(errs) > 0 || len(due) < catalog.MaxPage {
+			return errors.Join(errs...)
 		}
 	}
 }

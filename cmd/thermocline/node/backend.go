@@ -22,7 +22,7 @@ import (
 func (n *Node) Backend() api.Backend {
 	b := backend{n}
 	return api.Backend{
-		Streams: b, Schemas: schemas{n}, Publisher: n.writer, Producers: b, Reader: b, Archiver: b, Datasets: datasets{n}, Figures: figures{n},
+		Streams: b, Schemas: schemas{n}, Publisher: n.writer, Producers: b, Reader: b, Archiver: b, Datasets: datasets{n}, Figures: n.figures,
 	}
 }
 
@@ -154,6 +154,9 @@ func (b backend) read(ctx context.Context, stream, branch string, q reader.Reque
 	if err != nil {
 		return nil, err
 	}
+	if st.Lost != nil {
+		return nil, fmt.Errorf("read %s: %w", st.Name(), st.Lost)
+	}
 	if q.Consistency == "" {
 		q.Consistency = st.Branch.Settings.Consistency
 	}
@@ -190,7 +193,7 @@ func (b backend) Offsets(ctx context.Context, stream, branch string) (api.Offset
 		return api.Offsets{}, fmt.Errorf("offsets of %s: %w", st.Name(), err)
 	}
 	out.Start, out.End = ends.Start, ends.End
-	out.Lag, err = b.lag(ctx, st, out.Archived, ends)
+	out.Lag, _, err = b.lag(ctx, st, out.Archived, ends, 0)
 	return out, err
 }
 
@@ -211,30 +214,37 @@ func (b backend) archived(ctx context.Context, st *branch.State) (record.Offsets
 	return out, nil
 }
 
-// lag counts what is not archived; its age is that of the oldest such row.
-func (b backend) lag(ctx context.Context, st *branch.State, archived record.Offsets, ends hotbuffer.Ends) (api.Lag, error) {
+// lag counts what is not archived; its age is that of the oldest such row, whose
+// time is given if it is known (ms since 1970), and returned.
+func (b backend) lag(ctx context.Context, st *branch.State, archived record.Offsets, ends hotbuffer.Ends, oldest int64) (api.Lag, int64, error) {
 	lag := api.Lag{Rows: ends.End.RowsSince(archived)}
-	oldest := int64(0)
-	for i := range ends.End {
+	if lag.Rows == 0 {
+		return lag, 0, nil
+	}
+	found := int64(0)
+	for i := 0; i < len(ends.End) && oldest == 0; i++ {
 		p := record.Partition(i)
 		if archived.At(p) >= ends.End.At(p) {
 			continue
 		}
 		batches, err := b.n.log.Read(ctx, st.Branch.View.ID, p, archived.At(p), 1)
-		if errors.Is(err, record.ErrOutOfRange) {
-			continue // archived and released since the dataset was looked at
+		if errors.Is(err, record.ErrOutOfRange) || errors.Is(err, record.ErrCorrupt) {
+			continue // archived and released since we looked, or damaged, which the archiver tells
 		}
 		if err != nil {
-			return lag, fmt.Errorf("archive lag of %s: %w", st.Name(), err)
+			return lag, 0, fmt.Errorf("archive lag of %s: %w", st.Name(), err)
 		}
-		if len(batches) > 0 && (oldest == 0 || batches[0].Timestamp() < oldest) {
-			oldest = batches[0].Timestamp()
+		if len(batches) > 0 && (found == 0 || batches[0].Timestamp() < found) {
+			found = batches[0].Timestamp()
 		}
+	}
+	if oldest == 0 {
+		oldest = found
 	}
 	if oldest > 0 {
 		lag.Age = max(0, time.Since(time.UnixMilli(oldest)))
 	}
-	return lag, nil
+	return lag, oldest, nil
 }
 
 type schemas struct{ n *Node }

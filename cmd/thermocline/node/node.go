@@ -10,9 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -23,6 +25,7 @@ import (
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/dataset/objstore"
+	"github.com/thermocline/thermocline/hotbuffer"
 	"github.com/thermocline/thermocline/hotbuffer/disk"
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
@@ -43,6 +46,25 @@ type Options struct {
 	Logger  *slog.Logger
 	// Reached is called behind each step of the archive protocol; tests only.
 	Reached func(archiver.Step)
+
+	seams seams
+}
+
+// seams let this package's tests put faults and clocks between the parts.
+type seams struct {
+	buffer   func(hotbuffer.Buffer) hotbuffer.Buffer
+	pointers func(dataset.Pointers) dataset.Pointers
+	store    func(objstore.Store) objstore.Store
+	checks   func(reader.CheckpointStore) reader.CheckpointStore
+	branch   func(*branch.Options)
+	archiver func(*archiver.Options)
+}
+
+func through[T any](seam func(T) T, part T) T {
+	if seam == nil {
+		return part
+	}
+	return seam(part)
 }
 
 // Node is an open data directory. Safe for concurrent use.
@@ -56,7 +78,11 @@ type Node struct {
 	reader    *reader.Reader
 	writer    *writer.Writer
 	archiver  *archiver.Archiver
+	figures   *figures
 	logger    *slog.Logger
+
+	closing  sync.Once
+	closeErr error
 }
 
 // Layout of the data directory.
@@ -86,8 +112,8 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 			err = errors.Join(fmt.Errorf("open data directory %s: %w", dir, err), n.close())
 		}
 	}()
-	if n.lock, err = vfs.Default.Lock(filepath.Join(dir, lockFile)); err != nil {
-		return nil, fmt.Errorf("another process has it open; stop that one or choose another --data: %w: %w", err, record.ErrBusy)
+	if n.lock, err = lock(filepath.Join(dir, lockFile)); err != nil {
+		return nil, err
 	}
 	if n.catalog, err = catalog.Open(ctx, catalog.Options{Path: filepath.Join(dir, catalogFile)}); err != nil {
 		return nil, err
@@ -95,28 +121,50 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.log, err = disk.Open(filepath.Join(dir, logDir), disk.Options{MaxBytes: o.LogBytes, Logger: o.Logger, OnFatal: o.OnFatal}); err != nil {
 		return nil, err
 	}
-	files, err := objstore.NewFS(filepath.Join(dir, warehouseDir))
-	if err != nil {
+	var files objstore.Store
+	if files, err = objstore.NewFS(filepath.Join(dir, warehouseDir)); err != nil {
 		return nil, err
 	}
-	n.datasets = dataset.New(files, n.catalog, dataset.Options{})
-	n.directory, err = branch.Open(ctx, branch.Options{
-		Catalog: n.catalog, Buffer: n.log, Datasets: n.datasets, Files: n.datasets, Logger: o.Logger,
-	})
-	if err != nil {
+	files = through(o.seams.store, files)
+	buffer := through(o.seams.buffer, hotbuffer.Buffer(n.log))
+	pointers := through(o.seams.pointers, dataset.Pointers(n.catalog))
+	checks := through(o.seams.checks, reader.CheckpointStore(n.catalog))
+	n.datasets = dataset.New(files, pointers, dataset.Options{})
+	streams := branch.Options{Catalog: n.catalog, Buffer: buffer, Datasets: n.datasets, Files: n.datasets, Logger: o.Logger}
+	if o.seams.branch != nil {
+		o.seams.branch(&streams)
+	}
+	if n.directory, err = branch.Open(ctx, streams); err != nil {
 		return nil, err
 	}
-	n.checks = reader.NewCheckpointer(n.log, n.catalog, n.directory.Views, reader.CheckpointOptions{Every: o.CheckpointEvery, Logger: o.Logger})
-	n.reader = reader.New(n.log, n.datasets, n.catalog, n.checks)
-	n.writer = writer.New(entrance{n.directory}, n.log)
-	n.archiver, err = archiver.New(archiver.Options{
-		Branches: archives{n.directory}, Leases: n.catalog, Schemas: n.catalog, Checkpoints: n.checks,
-		Buffer: n.log, Datasets: n.datasets,
+	n.checks = reader.NewCheckpointer(buffer, checks, n.directory.Views, reader.CheckpointOptions{Every: o.CheckpointEvery, Logger: o.Logger})
+	n.reader = reader.New(buffer, n.datasets, n.catalog, n.checks)
+	n.writer = writer.New(entrance{n.directory}, buffer)
+	archives := archiver.Options{
+		Branches: targets{n.directory}, Leases: n.catalog, Schemas: n.catalog, Checkpoints: checkpoints{n.checks},
+		Buffer: buffer, Datasets: n.datasets,
 		// The lock file makes this the only process of the directory.
 		Owner: "node-" + n.catalog.ClusterID(), Cluster: n.catalog.ClusterID(),
 		Logger: o.Logger, Reached: o.Reached,
-	})
-	return n, err
+	}
+	if o.seams.archiver != nil {
+		o.seams.archiver(&archives)
+	}
+	if n.archiver, err = archiver.New(archives); err != nil {
+		return nil, err
+	}
+	n.figures = &figures{n: n, views: map[record.ViewID]remembered{}}
+	return n, nil
+}
+
+// lock takes the directory for this process; the system releases it when the
+// process ends, however it does.
+func lock(file string) (io.Closer, error) {
+	l, err := vfs.Default.Lock(file)
+	if path := (*fs.PathError)(nil); err == nil || errors.As(err, &path) {
+		return l, err
+	}
+	return nil, fmt.Errorf("another process has it open; stop that one or choose another --data: %w: %w", err, record.ErrBusy)
 }
 
 // Run takes checkpoints, archives, and deletes what is in the trash, until ctx
@@ -139,7 +187,11 @@ func (n *Node) Run(ctx context.Context, finish time.Duration) error {
 
 // Close releases the directory. Call it after Run has returned. Rows under way
 // are finished or refused; waiting readers wake with record.ErrClosed.
-func (n *Node) Close() error { return n.close() }
+// Idempotent.
+func (n *Node) Close() error {
+	n.closing.Do(func() { n.closeErr = n.close() })
+	return n.closeErr
+}
 
 func (n *Node) close() error {
 	var errs []error

@@ -32,30 +32,49 @@ type world struct {
 	b    api.Backend
 	next int64 // the next n
 	stop func()
+	// opts are given to Open. quiet: checkpoints only where archives take them.
+	opts  Options
+	quiet bool
 }
 
 const worldSchema = `{"fields":[{"name":"k","type":"STRING","nullable":false},{"name":"n","type":"LONG","nullable":false}]}`
 
 func newWorld(t *testing.T, settings catalog.Settings) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir()}
+	return newWorldWith(t, settings, Options{CheckpointEvery: 20 * time.Millisecond})
+}
+
+func newWorldWith(t *testing.T, settings catalog.Settings, o Options) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir(), opts: o, quiet: o.CheckpointEvery == 0}
 	w.open()
+	w.create(settings)
+	return w
+}
+
+// create makes the stream "s".
+func (w *world) create(settings catalog.Settings) {
+	w.t.Helper()
 	s, err := schema.Parse([]byte(worldSchema))
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	if settings.ArchiveInterval == 0 {
 		settings.ArchiveInterval = catalog.MaxArchiveInterval // on request only
 	}
-	if _, err := w.node.directory.Create(t.Context(), "s", s, settings); err != nil {
-		t.Fatal(err)
+	if _, err := w.node.directory.Create(w.t.Context(), "s", s, settings); err != nil {
+		w.t.Fatal(err)
 	}
-	return w
 }
 
 func (w *world) open() {
 	w.t.Helper()
-	n, err := Open(w.t.Context(), Options{Dir: w.dir, CheckpointEvery: 20 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
+	o := w.opts
+	o.Dir = w.dir
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	n, err := Open(w.t.Context(), o)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -63,7 +82,9 @@ func (w *world) open() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = n.checks.Run(ctx)
+		if !w.quiet {
+			_ = n.checks.Run(ctx)
+		}
 	}()
 	stopped := false
 	w.node, w.b = n, n.Backend()

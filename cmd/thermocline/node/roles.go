@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/thermocline/thermocline/archiver"
 	"github.com/thermocline/thermocline/branch"
@@ -25,25 +26,41 @@ func (e entrance) Enter(ctx context.Context, stream, branch string) (writer.Targ
 	}, leave, nil
 }
 
-// archives is the directory as the archiver sees it.
-type archives struct{ d *branch.Directory }
+// targets is the directory as the archiver sees it.
+type targets struct{ d *branch.Directory }
 
-func (a archives) ArchiveTargets() []catalog.BranchID { return a.d.ArchiveTargets() }
+func (a targets) ArchiveTargets() []catalog.BranchID { return a.d.ArchiveTargets() }
 
-func (a archives) ArchiveTarget(_ context.Context, id catalog.BranchID) (archiver.Target, error) {
+func (a targets) ArchiveTarget(_ context.Context, id catalog.BranchID) (archiver.Target, error) {
 	st, err := a.d.ByID(id)
 	if err != nil {
 		return archiver.Target{}, err
 	}
-	views := make([]catalog.View, 0, len(st.Draining)+1)
-	views = append(append(views, st.Draining...), st.Branch.View)
-	return archiver.Target{
-		Branch: id, Name: st.Name(), Table: st.Branch.TableUUID, Schema: st.Schema, Settings: st.Branch.Settings, Views: views,
-	}, nil
+	t := archiver.Target{Branch: id, Name: st.Name(), Table: st.Branch.TableUUID, Settings: st.Branch.Settings}
+	for _, v := range st.Draining {
+		t.Views = append(t.Views, archiver.View{ID: v.ID, Number: v.Number, Created: v.Created, Schema: v.Schema})
+	}
+	v := st.Branch.View
+	t.Views = append(t.Views, archiver.View{ID: v.ID, Number: v.Number, Created: v.Created, Schema: st.Schema})
+	return t, nil
 }
 
-func (a archives) Retire(ctx context.Context, id catalog.BranchID, v record.ViewID) error {
+func (a targets) Retire(ctx context.Context, id catalog.BranchID, v record.ViewID) error {
 	return a.d.Retire(ctx, id, v)
+}
+
+// checkpoints are the checkpointer's as the archiver sees them.
+type checkpoints struct{ *reader.Checkpointer }
+
+func (c checkpoints) Next(ctx context.Context, v record.ViewID, after record.Offsets) (catalog.Checkpoint, error) {
+	next, err := c.After(ctx, v, reader.Cursor{View: v, Next: after}, catalog.MaxPage)
+	if err == nil && len(next) == 0 {
+		err = fmt.Errorf("a checkpoint of view %s beyond %v: %w", v, after, record.ErrNotFound)
+	}
+	if err != nil {
+		return catalog.Checkpoint{}, err
+	}
+	return next[0], nil
 }
 
 // readTarget is a branch as the reader sees it.

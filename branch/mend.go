@@ -1,0 +1,120 @@
+package branch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/record"
+)
+
+// followTime bounds what is done behind a change in the catalog, whatever
+// becomes of the one who asked for it.
+const followTime = 30 * time.Second
+
+func behind(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), followTime)
+}
+
+// mend brings a stale entry back in step with the catalog; e is locked. On an
+// error it stays stale: publishes are refused, reads and archives go on with the
+// old state, and Run tries again.
+func (d *Directory) mend(ctx context.Context, e *entry) error {
+	if !e.stale.Load() {
+		return nil
+	}
+	st := e.state.Load()
+	if st == nil {
+		return nil
+	}
+	next, err := d.reload(ctx, e.id)
+	if err != nil {
+		return fmt.Errorf("bring %s in step with the catalog: %w; it is tried again", st.Name(), err)
+	}
+	if next == nil {
+		d.mu.Lock()
+		delete(d.byName, key(st.Stream.FullName(), st.Branch.Name))
+		delete(d.byID, e.id)
+		d.mu.Unlock()
+	}
+	e.state.Store(next)
+	e.stale.Store(false)
+	if next != nil {
+		return nil
+	}
+	// A crash here leaves views that no branch has; Open drops them.
+	var errs []error
+	for _, v := range st.views() {
+		errs = append(errs, d.drop(ctx, v.ID))
+	}
+	return errors.Join(errs...)
+}
+
+// reload reads a branch from the catalog; nil if it is gone.
+func (d *Directory) reload(ctx context.Context, id catalog.BranchID) (*State, error) {
+	b, err := d.o.Catalog.BranchByID(ctx, id)
+	if errors.Is(err, record.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := d.o.Catalog.StreamByID(ctx, b.Stream)
+	if err != nil {
+		return nil, err
+	}
+	return d.follow(ctx, s, b)
+}
+
+// adopt opens a stream that the catalog has and this directory has not; creating
+// is held.
+func (d *Directory) adopt(ctx context.Context, ns, name string) (st *State, adopted bool, err error) {
+	full := ns + "." + name
+	if _, st, err := d.find(full, catalog.MainBranch); err == nil {
+		return st, false, nil
+	}
+	s, b, err := d.o.Catalog.Resolve(ctx, ns, name, catalog.MainBranch)
+	if errors.Is(err, record.ErrNotFound) {
+		delete(d.unopened, full)
+		return nil, false, nil
+	}
+	if err == nil {
+		st, err = d.openBranch(ctx, s, b)
+	}
+	if err != nil {
+		d.unopened[full] = true
+		return nil, false, fmt.Errorf("open stream %s: %w; it is tried again", full, err)
+	}
+	delete(d.unopened, full)
+	return st, true, nil
+}
+
+// repair tries again what did not work before.
+func (d *Directory) repair(ctx context.Context) error {
+	d.mu.RLock()
+	var stale []*entry
+	for _, e := range d.byID {
+		if e.stale.Load() {
+			stale = append(stale, e)
+		}
+	}
+	d.mu.RUnlock()
+	var errs []error
+	for _, e := range stale {
+		e.lock()
+		errs = append(errs, d.mend(ctx, e))
+		e.unlock()
+	}
+	d.creating.Lock()
+	defer d.creating.Unlock()
+	for full := range d.unopened {
+		ns, name, err := catalog.ParseName(full)
+		if err == nil {
+			_, _, err = d.adopt(ctx, ns, name)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
