@@ -98,7 +98,7 @@ func New(b Backend, o Options) (*API, error) {
 	}
 	a := &API{
 		b: b, o: o, log: o.Logger, http: newHTTPMetrics(),
-		intake:   intake{maxRequests: int64(o.MaxPublishes), maxBytes: o.MaxPublishBytes},
+		intake:   intake{maxRequests: int64(o.MaxPublishes), maxBytes: o.MaxPublishBytes, maxBody: MaxRequestBytes},
 		reads:    make(slots, o.MaxReads),
 		tails:    make(slots, o.MaxTails),
 		draining: make(chan struct{}),

@@ -25,6 +25,7 @@ import (
 // It never waits: who does not fit is told to come again.
 type intake struct {
 	maxRequests, maxBytes int64
+	maxBody               int // MaxRequestBytes; less in tests
 	requests, bytes       atomic.Int64
 	buffers               sync.Pool // of *[]byte
 }
@@ -73,14 +74,16 @@ func (b *body) grow(n int) error {
 	if n <= cap(b.buf) {
 		return nil
 	}
-	n = min(max(n, 2*cap(b.buf)), MaxRequestBytes+1)
-	if err := b.in.take(int64(n - cap(b.buf))); err != nil {
+	n = min(max(n, 2*cap(b.buf)), b.in.maxBody+1)
+	if err := b.in.take(int64(n)); err != nil {
 		return err
 	}
-	b.held += int64(n - cap(b.buf))
 	next := make([]byte, len(b.buf), n)
 	copy(next, b.buf)
+	old := int64(cap(b.buf))
 	b.buf = next
+	b.in.bytes.Add(-old)
+	b.held += int64(n) - old
 	return nil
 }
 
@@ -88,7 +91,7 @@ func (b *body) grow(n int) error {
 // releases it.
 func (a *API) readBody(c *gin.Context) (_ *body, err error) {
 	r := c.Request
-	if r.ContentLength > MaxRequestBytes {
+	if r.ContentLength > int64(a.intake.maxBody) {
 		return nil, bodyTooLarge()
 	}
 	b := &body{in: &a.intake}
@@ -121,7 +124,7 @@ func (a *API) readBody(c *gin.Context) (_ *body, err error) {
 		n, err := src.Read(b.buf[len(b.buf):cap(b.buf)])
 		b.buf = b.buf[:len(b.buf)+n]
 		switch {
-		case len(b.buf) > MaxRequestBytes:
+		case len(b.buf) > a.intake.maxBody:
 			return nil, bodyTooLarge()
 		case err == io.EOF:
 			return b, nil
@@ -158,7 +161,7 @@ type timedBody struct {
 func (a *API) timedBody(c *gin.Context) *timedBody {
 	rc := http.NewResponseController(c.Writer)
 	_ = rc.SetReadDeadline(time.Now().Add(a.o.BodyTimeout)) // not supported: then there is no connection to guard
-	return &timedBody{http.MaxBytesReader(c.Writer, c.Request.Body, MaxRequestBytes), rc}
+	return &timedBody{http.MaxBytesReader(c.Writer, c.Request.Body, int64(a.intake.maxBody)), rc}
 }
 
 // done lifts the deadline: it would otherwise look like a client that left,

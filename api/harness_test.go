@@ -280,13 +280,13 @@ func (s *server) checkContract(req *http.Request, a answer) {
 var streamNumber atomic.Int64
 
 const quakeSchema = `{"fields":[
-	{"name":"id","type":"STRING"},
-	{"name":"mag","type":"DOUBLE","nullable":true},
-	{"name":"seq","type":"LONG","nullable":true},
-	{"name":"price","type":"DECIMAL","precision":20,"scale":2,"nullable":true},
-	{"name":"tags","type":"ARRAY","nullable":true,"element":{"type":"STRING"}},
-	{"name":"at","type":"TIMESTAMP","nullable":true},
-	{"name":"small","type":"BYTE","nullable":true}
+	{"name":"id","type":"STRING","nullable":false},
+	{"name":"mag","type":"DOUBLE"},
+	{"name":"seq","type":"LONG"},
+	{"name":"price","type":"DECIMAL","precision":20,"scale":2},
+	{"name":"tags","type":"ARRAY","element":{"type":"STRING"}},
+	{"name":"at","type":"TIMESTAMP"},
+	{"name":"small","type":"BYTE"}
 ]}`
 
 // stream makes a stream of quakeSchema and returns its name.

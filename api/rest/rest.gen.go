@@ -374,7 +374,7 @@ type CreateStream struct {
 
 	// Schema Fields of a row, in order. An Avro record schema is accepted wherever this form is.
 	//
-	// Example: {"fields":[{"name":"id","type":"STRING"},{"name":"price","nullable":true,"precision":12,"scale":2,"type":"DECIMAL"},{"element":{"type":"STRING"},"name":"tags","type":"ARRAY"},{"name":"labels","type":"MAP","value":{"nullable":true,"type":"LONG"}},{"fields":[{"name":"latitude","type":"DOUBLE"},{"name":"longitude","type":"DOUBLE"}],"name":"location","type":"STRUCT"}]}
+	// Example: {"fields":[{"name":"id","nullable":false,"type":"STRING"},{"name":"price","precision":12,"scale":2,"type":"DECIMAL"},{"element":{"nullable":false,"type":"STRING"},"name":"tags","type":"ARRAY"},{"name":"labels","type":"MAP","value":{"type":"LONG"}},{"fields":[{"name":"latitude","type":"DOUBLE"},{"name":"longitude","type":"DOUBLE"}],"name":"location","type":"STRUCT"}]}
 	Schema *Schema `json:"schema,omitempty"`
 
 	// Settings Settings to set; what is absent stays, or has its default in a new stream
@@ -603,7 +603,7 @@ type PublishResult struct {
 type ResetBranch struct {
 	// Schema Fields of a row, in order. An Avro record schema is accepted wherever this form is.
 	//
-	// Example: {"fields":[{"name":"id","type":"STRING"},{"name":"price","nullable":true,"precision":12,"scale":2,"type":"DECIMAL"},{"element":{"type":"STRING"},"name":"tags","type":"ARRAY"},{"name":"labels","type":"MAP","value":{"nullable":true,"type":"LONG"}},{"fields":[{"name":"latitude","type":"DOUBLE"},{"name":"longitude","type":"DOUBLE"}],"name":"location","type":"STRUCT"}]}
+	// Example: {"fields":[{"name":"id","nullable":false,"type":"STRING"},{"name":"price","precision":12,"scale":2,"type":"DECIMAL"},{"element":{"nullable":false,"type":"STRING"},"name":"tags","type":"ARRAY"},{"name":"labels","type":"MAP","value":{"type":"LONG"}},{"fields":[{"name":"latitude","type":"DOUBLE"},{"name":"longitude","type":"DOUBLE"}],"name":"location","type":"STRUCT"}]}
 	Schema *Schema `json:"schema,omitempty"`
 
 	// Settings Settings to set; what is absent stays, or has its default in a new stream
@@ -647,7 +647,7 @@ type RowsBody1 struct {
 
 // Schema Fields of a row, in order. An Avro record schema is accepted wherever this form is.
 //
-// Example: {"fields":[{"name":"id","type":"STRING"},{"name":"price","nullable":true,"precision":12,"scale":2,"type":"DECIMAL"},{"element":{"type":"STRING"},"name":"tags","type":"ARRAY"},{"name":"labels","type":"MAP","value":{"nullable":true,"type":"LONG"}},{"fields":[{"name":"latitude","type":"DOUBLE"},{"name":"longitude","type":"DOUBLE"}],"name":"location","type":"STRUCT"}]}
+// Example: {"fields":[{"name":"id","nullable":false,"type":"STRING"},{"name":"price","precision":12,"scale":2,"type":"DECIMAL"},{"element":{"nullable":false,"type":"STRING"},"name":"tags","type":"ARRAY"},{"name":"labels","type":"MAP","value":{"type":"LONG"}},{"fields":[{"name":"latitude","type":"DOUBLE"},{"name":"longitude","type":"DOUBLE"}],"name":"location","type":"STRUCT"}]}
 type Schema = json.RawMessage
 
 // SchemaVersion defines model for SchemaVersion.
@@ -661,7 +661,7 @@ type SchemaVersion struct {
 
 	// Schema Fields of a row, in order. An Avro record schema is accepted wherever this form is.
 	//
-	// Example: {"fields":[{"name":"id","type":"STRING"},{"name":"price","nullable":true,"precision":12,"scale":2,"type":"DECIMAL"},{"element":{"type":"STRING"},"name":"tags","type":"ARRAY"},{"name":"labels","type":"MAP","value":{"nullable":true,"type":"LONG"}},{"fields":[{"name":"latitude","type":"DOUBLE"},{"name":"longitude","type":"DOUBLE"}],"name":"location","type":"STRUCT"}]}
+	// Example: {"fields":[{"name":"id","nullable":false,"type":"STRING"},{"name":"price","precision":12,"scale":2,"type":"DECIMAL"},{"element":{"nullable":false,"type":"STRING"},"name":"tags","type":"ARRAY"},{"name":"labels","type":"MAP","value":{"type":"LONG"}},{"fields":[{"name":"latitude","type":"DOUBLE"},{"name":"longitude","type":"DOUBLE"}],"name":"location","type":"STRUCT"}]}
 	Schema Schema `json:"schema"`
 
 	// Version Number within the branch, from 1

@@ -37,6 +37,7 @@ func (a *app) connect() (*client.Client, error) {
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 1 << 20,
 	}
+	a.idle = t.CloseIdleConnections
 	agent := client.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
 		r.Header.Set("User-Agent", "thermocline/"+buildVersion())
 		return nil

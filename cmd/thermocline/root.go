@@ -31,7 +31,8 @@ type app struct {
 	terminal
 	server  string
 	output  string
-	started bool // arguments and flags were right
+	started bool   // arguments and flags were right
+	idle    func() // closes idle connections
 }
 
 // usageError is a mistake in the command line that flags and arguments alone
@@ -44,7 +45,8 @@ func usage(format string, args ...any) error { return &usageError{fmt.Sprintf(fo
 
 // run runs one command line and returns the exit code.
 func run(ctx context.Context, t terminal, args []string) int {
-	a := &app{terminal: t}
+	a := &app{terminal: t, idle: func() {}}
+	defer func() { a.idle() }()
 	root := a.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(t.in)

@@ -212,7 +212,7 @@ func (s *csvSource) appendRow(dst []byte, cells []cell) []byte {
 	dst = append(dst, '{')
 	for i := range cells {
 		f, v := &s.fields[i], cells[i]
-		if len(v.text) == 0 && !v.quoted && !f.nullable && f.kind != schema.String {
+		if len(v.text) == 0 && !v.quoted && !f.nullable && !f.unknown && f.kind != schema.String {
 			continue // nothing: the field's default, or the server says that it is missing
 		}
 		if dst[len(dst)-1] != '{' {
