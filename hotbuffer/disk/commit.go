@@ -122,7 +122,7 @@ func (l *Log) precheck(g *group) bool {
 		g.err = err
 		return false
 	case o != nil:
-		g.ranges, g.duplicate = o.ranges, true
+		g.ranges, g.duplicate = slices.Clone(o.ranges), true
 		return false
 	}
 	return true
@@ -131,7 +131,7 @@ func (l *Log) precheck(g *group) bool {
 // makeRoom makes sure that groups fit in the active segment. Where there is no
 // room for all it refuses some with ErrFull and returns the others.
 func (l *Log) makeRoom(groups []*group, bytes, frames int, now int64) ([]*group, error) {
-	if l.active().fits(commitHeaderSize+bytes, frames, false) {
+	if len(groups) == 0 || l.active().fits(commitHeaderSize+bytes, frames, false) {
 		return groups, nil
 	}
 	err := l.roll(commitHeaderSize+bytes, frames, false, now)
@@ -142,6 +142,20 @@ func (l *Log) makeRoom(groups []*group, bytes, frames int, now int64) ([]*group,
 	if !errors.Is(err, record.ErrFull) {
 		return groups, err
 	}
+	full := fmt.Errorf("the hot log has no room until rows are archived: %w", err)
+	// Requests that need a segment of their own must not stop the others.
+	var ordinary []*group
+	ordinaryBytes, ordinaryFrames := 0, 0
+	for _, g := range groups {
+		if b, n := g.size(); int64(b) < l.o.SegmentBytes/2 {
+			ordinary, ordinaryBytes, ordinaryFrames = append(ordinary, g), ordinaryBytes+b, ordinaryFrames+n
+		} else {
+			g.err = full
+		}
+	}
+	if len(ordinary) < len(groups) {
+		return l.makeRoom(ordinary, ordinaryBytes, ordinaryFrames, now)
+	}
 	var fit []*group
 	bytes, frames = 0, 0
 	for _, g := range groups {
@@ -149,7 +163,7 @@ func (l *Log) makeRoom(groups []*group, bytes, frames int, now int64) ([]*group,
 		if l.active().fits(commitHeaderSize+bytes+b, frames+n, false) {
 			fit, bytes, frames = append(fit, g), bytes+b, frames+n
 		} else {
-			g.err = fmt.Errorf("the hot log has no room until rows are archived: %w", err)
+			g.err = full
 		}
 	}
 	return fit, nil

@@ -235,6 +235,48 @@ func TestFull(t *testing.T) {
 	}
 }
 
+// TestTooLargeForTheRest: a request that there is no room for does not stop
+// smaller ones of the same commit.
+func TestTooLargeForTheRest(t *testing.T) {
+	t.Parallel()
+	g := newGate(vfs.NewCrashableMem())
+	h := newHarness(t, Options{FS: g.fs, MaxBytes: 5 * 64 << 10})
+	for range 12 { // the small ones need a new segment, too
+		h.add(1, 0, strings.Repeat("x", 3000))
+	}
+	release := g.hold()
+	big, small := make(chan error, 1), make(chan error, 8)
+	go func() {
+		_, err := h.try(1, nil, 0, "first")
+		small <- err
+	}()
+	eventually(t, "a commit is held up", func() bool { return g.waits.Load() > 0 })
+	go func() {
+		_, err := h.try(1, nil, 0, strings.Repeat("x", 300<<10))
+		big <- err
+	}()
+	for range cap(small) - 1 {
+		go func() {
+			_, err := h.try(1, nil, 1, strings.Repeat("x", 3000))
+			small <- err
+		}()
+	}
+	eventually(t, "all wait", func() bool {
+		h.queue.mu.Lock()
+		defer h.queue.mu.Unlock()
+		return h.queue.requests == cap(small)+1
+	})
+	release()
+	if err := <-big; !errors.Is(err, record.ErrFull) {
+		t.Errorf("the large one: %v", err)
+	}
+	for range cap(small) {
+		if err := <-small; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestDiskFull: a disk without room for another segment is a full log, not a
 // failed one, and heals when there is room.
 func TestDiskFull(t *testing.T) {

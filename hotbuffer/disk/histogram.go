@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +28,7 @@ func (h *histogram) observe(d time.Duration) {
 }
 
 func (h *histogram) snapshot() hotbuffer.Histogram {
-	out := hotbuffer.Histogram{Bounds: bounds[:], Counts: make([]uint64, len(h.counts)), Sum: time.Duration(h.sum.Load()).Seconds()}
+	out := hotbuffer.Histogram{Bounds: slices.Clone(bounds[:]), Counts: make([]uint64, len(h.counts)), Sum: time.Duration(h.sum.Load()).Seconds()}
 	for i := range h.counts {
 		out.Counts[i] = h.counts[i].Load()
 	}
