@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -241,37 +242,39 @@ func TestTooLargeForTheRest(t *testing.T) {
 	t.Parallel()
 	g := newGate(vfs.NewCrashableMem())
 	h := newHarness(t, Options{FS: g.fs, MaxBytes: 5 * 64 << 10})
-	for range 12 { // the small ones need a new segment, too
+	eventually(t, "segments are ready", func() bool { return h.LogStats().SpareSegments == readyTarget })
+	for h.active().fits(4*3300, 4, false) { // the small ones need a new segment, too
 		h.add(1, 0, strings.Repeat("x", 3000))
 	}
 	release := g.hold()
-	big, small := make(chan error, 1), make(chan error, 8)
-	go func() {
-		_, err := h.try(1, nil, 0, "first")
-		small <- err
-	}()
-	eventually(t, "a commit is held up", func() bool { return g.waits.Load() > 0 })
-	go func() {
-		_, err := h.try(1, nil, 0, strings.Repeat("x", 300<<10))
-		big <- err
-	}()
-	for range cap(small) - 1 {
+	results := make(chan error, 6)
+	waits := 0
+	send := func(size int, want error) {
 		go func() {
-			_, err := h.try(1, nil, 1, strings.Repeat("x", 3000))
-			small <- err
+			_, err := h.try(1, nil, 0, strings.Repeat("x", size))
+			if !errors.Is(err, want) {
+				err = fmt.Errorf("%d bytes: %w", size, err)
+			} else {
+				err = nil
+			}
+			results <- err
 		}()
+		waits++
+		eventually(t, "it waits", func() bool {
+			h.queue.mu.Lock()
+			defer h.queue.mu.Unlock()
+			return h.queue.requests == waits
+		})
 	}
-	eventually(t, "all wait", func() bool {
-		h.queue.mu.Lock()
-		defer h.queue.mu.Unlock()
-		return h.queue.requests == cap(small)+1
-	})
+	send(1, nil)
+	eventually(t, "a commit is held up", func() bool { return g.waits.Load() > 0 })
+	for range 4 {
+		send(3000, nil)
+	}
+	send(300<<10, record.ErrFull) // in one commit with those before
 	release()
-	if err := <-big; !errors.Is(err, record.ErrFull) {
-		t.Errorf("the large one: %v", err)
-	}
-	for range cap(small) {
-		if err := <-small; err != nil {
+	for range cap(results) {
+		if err := <-results; err != nil {
 			t.Error(err)
 		}
 	}
