@@ -164,8 +164,9 @@ func (a *API) timedBody(c *gin.Context) *timedBody {
 	return &timedBody{http.MaxBytesReader(c.Writer, c.Request.Body, int64(a.intake.maxBody)), rc}
 }
 
-// done lifts the deadline: it would otherwise look like a client that left,
-// while the request is at work.
+// done lifts the deadline: net/http goes on reading to notice a client that
+// leaves, and would take a deadline that passes for one, while the request is
+// at work.
 func (b *timedBody) done() { _ = b.rc.SetReadDeadline(time.Time{}) }
 
 // maxWindow bounds the memory of one zstd decoder.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
@@ -109,6 +110,10 @@ func (a *API) fail(c *gin.Context, err error) {
 	writeAs(c, p.Status, "application/problem+json", p)
 }
 
+// answerTimeout is how long a client may take to receive an answer that is
+// written at once.
+const answerTimeout = time.Minute
+
 func writeJSON(c *gin.Context, status int, v any) { writeAs(c, status, "application/json", v) }
 
 func writeAs(c *gin.Context, status int, contentType string, v any) {
@@ -119,6 +124,8 @@ func writeAs(c *gin.Context, status int, contentType string, v any) {
 		p, _ := problemOf(err, requestID(c))
 		b, _ = json.Marshal(p)
 	}
+	// Work may have taken longer than the server's WriteTimeout.
+	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(answerTimeout))
 	h := c.Writer.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(b)))
