@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -32,6 +33,9 @@ func (w *work) write(ctx context.Context) (done []dataset.DataFile, rows int64, 
 	f.begin = f.reached.Clone()
 	stored := int64(0)
 	for b, err := range hotbuffer.Scan(ctx, w.a.o.Buffer, w.view.ID, w.start, w.end.Cut) {
+		if errors.Is(err, record.ErrOutOfRange) {
+			err = fmt.Errorf("another archiver moved the rows meanwhile: %w: %w", record.ErrFenced, err)
+		}
 		if err != nil {
 			return nil, 0, err
 		}

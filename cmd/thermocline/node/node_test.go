@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/thermocline/thermocline/api"
 	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/dataset/objstore"
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
@@ -55,6 +57,7 @@ func newWorldWith(t *testing.T, settings catalog.Settings, o Options) *world {
 // create makes the stream "s".
 func (w *world) create(settings catalog.Settings) {
 	w.t.Helper()
+	w.next = 0
 	s, err := schema.Parse([]byte(worldSchema))
 	if err != nil {
 		w.t.Fatal(err)
@@ -116,9 +119,24 @@ func (w *world) publish(rows int) {
 		fmt.Fprintf(&b, `{"k":"key-%d","n":%d}`+"\n", w.next%7, w.next)
 		w.next++
 	}
-	if _, err := w.node.writer.Publish(w.t.Context(), writer.Request{Stream: "s", Branch: "main", Format: writer.JSON, Body: []byte(b.String())}); err != nil {
+	w.publishBody(b.String())
+}
+
+func (w *world) publishBody(body string) {
+	w.t.Helper()
+	if _, err := w.node.writer.Publish(w.t.Context(), writer.Request{Stream: "s", Branch: "main", Format: writer.JSON, Body: []byte(body)}); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// store is the warehouse, as another process opens it.
+func (w *world) store() objstore.Store {
+	w.t.Helper()
+	s, err := objstore.NewFS(filepath.Join(w.dir, warehouseDir))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
 }
 
 func (w *world) archive() api.Archived {
