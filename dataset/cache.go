@@ -3,44 +3,42 @@ package dataset
 import (
 	"container/list"
 	"sync"
-
-	"github.com/apache/iceberg-go/table"
 )
 
-// metaCache keeps parsed metadata files by location. A location's file never
-// changes, so an entry is never stale; the least recently used go when the
-// bytes exceed the limit.
-type metaCache struct {
+// lru keeps what immutable files say, parsed, by location: an entry is never
+// stale. The least recently used go when their bytes exceed the limit. Values
+// are shared and read-only. Safe for concurrent use.
+type lru[V any] struct {
 	mu    sync.Mutex
 	limit int64
 	bytes int64
-	order *list.List // of *metaEntry, most recently used first
+	order *list.List // of *lruEntry[V], most recently used first
 	byLoc map[string]*list.Element
 }
 
-type metaEntry struct {
+type lruEntry[V any] struct {
 	location string
-	meta     table.Metadata
+	value    V
 	bytes    int64
 }
 
-func newMetaCache(limit int64) *metaCache {
-	return &metaCache{limit: limit, order: list.New(), byLoc: map[string]*list.Element{}}
+func newLRU[V any](limit int64) *lru[V] {
+	return &lru[V]{limit: limit, order: list.New(), byLoc: map[string]*list.Element{}}
 }
 
-func (c *metaCache) get(location string) (table.Metadata, bool) {
+func (c *lru[V]) get(location string) (value V, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.byLoc[location]
 	if !ok {
-		return nil, false
+		return value, false
 	}
 	c.order.MoveToFront(e)
-	return e.Value.(*metaEntry).meta, true
+	return e.Value.(*lruEntry[V]).value, true
 }
 
 // drop forgets an entry that will hardly be asked for again.
-func (c *metaCache) drop(location string) {
+func (c *lru[V]) drop(location string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e, ok := c.byLoc[location]; ok {
@@ -48,21 +46,21 @@ func (c *metaCache) drop(location string) {
 	}
 }
 
-func (c *metaCache) put(location string, m table.Metadata, bytes int64) {
+func (c *lru[V]) put(location string, v V, bytes int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.byLoc[location]; ok || bytes > c.limit {
 		return
 	}
-	c.byLoc[location] = c.order.PushFront(&metaEntry{location, m, bytes})
+	c.byLoc[location] = c.order.PushFront(&lruEntry[V]{location, v, bytes})
 	c.bytes += bytes
 	for c.bytes > c.limit {
 		c.removeLocked(c.order.Back())
 	}
 }
 
-func (c *metaCache) removeLocked(e *list.Element) {
-	entry := c.order.Remove(e).(*metaEntry)
+func (c *lru[V]) removeLocked(e *list.Element) {
+	entry := c.order.Remove(e).(*lruEntry[V])
 	delete(c.byLoc, entry.location)
 	c.bytes -= entry.bytes
 }

@@ -197,8 +197,8 @@ func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, 
 	}
 	// A crash from here on leaves the new table, and old metadata files that
 	// were due to go: orphans.
-	d.cache.put(location, meta, int64(len(data)))
-	d.cache.drop(head.location)
+	d.metas.put(location, meta, int64(len(data)))
+	d.metas.drop(head.location)
 	next := newTable(d, head.id, location, meta)
 	d.dropOldMetadata(context.WithoutCancel(ctx), head, next)
 	return next, nil
@@ -295,7 +295,7 @@ func (d *Datasets) dropOldMetadata(ctx context.Context, old, now *Table) {
 		if used, err := refs.TablePointerReferenced(ctx, l); err != nil || used {
 			continue
 		}
-		d.cache.drop(l)
+		d.metas.drop(l)
 		d.remove(ctx, []string{l})
 	}
 }

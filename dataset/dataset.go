@@ -23,6 +23,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
 	"github.com/google/uuid"
 
 	"github.com/thermocline/thermocline/dataset/objstore"
@@ -66,8 +68,9 @@ type Options struct {
 	// it a commit drops the oldest that no ref names. Default 1000. A table's
 	// property thermocline.max-snapshots goes before it.
 	MaxSnapshots int
-	// CacheBytes bounds the metadata files kept parsed, by their size as
-	// JSON. Default 64 MiB.
+	// CacheBytes bounds what is kept parsed: that much of metadata files, by
+	// their size as JSON, and about that much memory for manifests. Default
+	// 64 MiB.
 	CacheBytes int64
 	// Now is the clock; time.Now by default.
 	Now func() time.Time
@@ -77,6 +80,8 @@ const (
 	defaultMaxSnapshots = 1000
 	minSnapshots        = 10
 	defaultCacheBytes   = 64 << 20
+	// manifestGrowth is about how much larger a manifest is in memory.
+	manifestGrowth = 8
 )
 
 // Datasets gives access to the tables of one store. Safe for concurrent use.
@@ -86,7 +91,9 @@ type Datasets struct {
 	maxSnapshots int
 	rowGroupRows int64
 	now          func() time.Time
-	cache        *metaCache
+	metas        *lru[table.Metadata]
+	lists        *lru[[]iceberg.ManifestFile]
+	entries      *lru[[]iceberg.ManifestEntry]
 }
 
 // New returns the tables that are in store and named by p.
@@ -103,7 +110,9 @@ func New(store objstore.Store, p Pointers, o Options) *Datasets {
 	return &Datasets{
 		store: store, pointers: p, maxSnapshots: max(o.MaxSnapshots, minSnapshots), now: o.Now,
 		rowGroupRows: rowGroupRows,
-		cache:        newMetaCache(o.CacheBytes),
+		metas:        newLRU[table.Metadata](o.CacheBytes),
+		lists:        newLRU[[]iceberg.ManifestFile](o.CacheBytes / manifestGrowth / 4),
+		entries:      newLRU[[]iceberg.ManifestEntry](o.CacheBytes / manifestGrowth),
 	}
 }
 

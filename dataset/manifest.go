@@ -28,6 +28,9 @@ func (d *Datasets) readManifests(ctx context.Context, s *table.Snapshot) ([]iceb
 	if s.ManifestList == "" {
 		return nil, fmt.Errorf("dataset: snapshot %d has no manifest list (Iceberg v1): %w", s.SnapshotID, record.ErrInvalid)
 	}
+	if manifests, ok := d.lists.get(s.ManifestList); ok {
+		return manifests, nil
+	}
 	data, err := d.readMeta(ctx, s.ManifestList)
 	if err != nil {
 		return nil, err
@@ -36,11 +39,15 @@ func (d *Datasets) readManifests(ctx context.Context, s *table.Snapshot) ([]iceb
 	if err != nil {
 		return nil, fmt.Errorf("dataset: manifest list %s: %w: %w", s.ManifestList, err, record.ErrCorrupt)
 	}
+	d.lists.put(s.ManifestList, manifests, int64(len(data)))
 	return manifests, nil
 }
 
 // readEntries returns the live entries of a manifest, in its order.
 func (d *Datasets) readEntries(ctx context.Context, m iceberg.ManifestFile) ([]iceberg.ManifestEntry, error) {
+	if entries, ok := d.entries.get(m.FilePath()); ok {
+		return entries, nil
+	}
 	data, err := d.readMeta(ctx, m.FilePath())
 	if err != nil {
 		return nil, err
@@ -49,6 +56,7 @@ func (d *Datasets) readEntries(ctx context.Context, m iceberg.ManifestFile) ([]i
 	if err != nil {
 		return nil, fmt.Errorf("dataset: manifest %s: %w: %w", m.FilePath(), err, record.ErrCorrupt)
 	}
+	d.entries.put(m.FilePath(), entries, int64(len(data)))
 	return entries, nil
 }
 

@@ -81,7 +81,7 @@ func (d *Datasets) readMeta(ctx context.Context, location string) ([]byte, error
 
 // loadMetadata returns the table at location, from the cache if it is there.
 func (d *Datasets) loadMetadata(ctx context.Context, id, location string) (*Table, error) {
-	if m, ok := d.cache.get(location); ok {
+	if m, ok := d.metas.get(location); ok {
 		return newTable(d, id, location, m), nil
 	}
 	data, err := d.readMeta(ctx, location)
@@ -92,7 +92,7 @@ func (d *Datasets) loadMetadata(ctx context.Context, id, location string) (*Tabl
 	if err != nil {
 		return nil, err
 	}
-	d.cache.put(location, m, int64(len(data)))
+	d.metas.put(location, m, int64(len(data)))
 	return newTable(d, id, location, m), nil
 }
 

@@ -1,7 +1,6 @@
 package objstore
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -153,7 +152,7 @@ func (s *FS) Create(ctx context.Context, key string) (Writer, error) {
 	if err != nil {
 		return nil, ioError("create", key, err)
 	}
-	return &fsWriter{s: s, key: key, tmp: tmp, f: f, buf: bufio.NewWriterSize(f, writeBuffer)}, nil
+	return &fsWriter{s: s, key: key, tmp: tmp, f: f}, nil
 }
 
 type fsWriter struct {
@@ -161,16 +160,41 @@ type fsWriter struct {
 	key  string
 	tmp  string
 	f    vfs.File
-	buf  *bufio.Writer
+	buf  []byte
+	err  error // of an earlier write: the object lacks its bytes
 	done bool
 }
 
+// Write always copies: a vfs.File may change the bytes that it is given.
 func (w *fsWriter) Write(p []byte) (int, error) {
-	n, err := w.buf.Write(p)
-	if err != nil {
-		err = ioError("write", w.key, err)
+	if w.done {
+		return 0, fmt.Errorf("objstore: write %s: the writer is finished: %w", w.key, record.ErrClosed)
 	}
-	return n, err
+	if w.buf == nil {
+		w.buf = make([]byte, 0, writeBuffer)
+	}
+	n := 0
+	for n < len(p) {
+		if len(w.buf) == cap(w.buf) {
+			if err := w.flush(); err != nil {
+				return n, err
+			}
+		}
+		k := min(len(p)-n, cap(w.buf)-len(w.buf))
+		w.buf = append(w.buf, p[n:n+k]...)
+		n += k
+	}
+	return n, nil
+}
+
+func (w *fsWriter) flush() error {
+	if w.err == nil && len(w.buf) > 0 {
+		if _, err := w.f.Write(w.buf); err != nil {
+			w.err = ioError("write", w.key, err)
+		}
+		w.buf = w.buf[:0]
+	}
+	return w.err
 }
 
 func (w *fsWriter) Commit() error {
@@ -178,8 +202,8 @@ func (w *fsWriter) Commit() error {
 		return fmt.Errorf("objstore: commit %s: the writer is finished: %w", w.key, record.ErrClosed)
 	}
 	defer w.Abort()
-	if err := w.buf.Flush(); err != nil {
-		return ioError("write", w.key, err)
+	if err := w.flush(); err != nil {
+		return err
 	}
 	// A crash up to here leaves a file in .tmp, removed by a later NewFS.
 	if err := w.f.Sync(); err != nil {
