@@ -40,7 +40,7 @@ type delivery struct {
 	yield func(Batch, error) bool
 
 	told   record.Offsets // the last position that the consumer knows
-	toldAt time.Time
+	toldAt time.Time      // when it was told one without rows
 	// epochs are the checkpoints to come, in order; nil outside of
 	// exactly-once tails.
 	epochs []catalog.Checkpoint
@@ -106,18 +106,19 @@ func (d *delivery) endEpochs() bool {
 const positionEvery = time.Second
 
 // caughtUp ends a pass over all rows below end: also those that the predicate let
-// a scan skip are behind. A position that the consumer does not know from rows
-// it is told, but not for each of many small appends that the predicate drops.
+// a scan skip are behind. The consumer is told, where it does not know from
+// rows, but not for each of many small appends that the predicate drops.
 func (d *delivery) caughtUp(end record.Offsets) bool {
 	d.pos.Next = greatest(d.pos.Next, end)
 	if d.told.Covers(d.pos.Next) || time.Since(d.toldAt) < positionEvery {
 		return true
 	}
+	d.toldAt = time.Now()
 	return d.tell(Batch{Next: d.pos})
 }
 
 func (d *delivery) tell(b Batch) bool {
-	d.told, d.toldAt = b.Next.Next, time.Now()
+	d.told = b.Next.Next
 	return d.yield(b, nil)
 }
 

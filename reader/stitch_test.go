@@ -1,0 +1,337 @@
+package reader_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/dataset"
+	"github.com/thermocline/thermocline/reader"
+	"github.com/thermocline/thermocline/record"
+)
+
+// Rows that are in both halves are read once, whichever half begins.
+func TestOverlapIsReadOnce(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, 2)
+	for range 10 {
+		e.publish(0, 3)
+		e.publish(1, 2)
+	}
+	e.archive(e.take().Cut)
+	got, _ := e.read(reader.Request{}) // all hot
+	e.want(got, count(50))
+	e.release(record.Offsets{15, 8}) // not where the archive ends: the hot half begins amid it
+	got, _ = e.read(reader.Request{})
+	e.want(got, count(50))
+	e.publish(1, 5)
+	got, _ = e.read(reader.Request{})
+	e.want(got, count(55))
+}
+
+// Rows in neither half are never passed over.
+func TestGapBetweenTheHalvesIsCorrupt(t *testing.T) {
+	t.Parallel()
+	for name, archived := range map[string]record.Offsets{
+		"nothing archived":    nil,
+		"one row missing":     {10, 9},
+		"a partition missing": {10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t, 2)
+			e.publish(0, 10)
+			e.publish(1, 10)
+			e.publish(0, 1)
+			if archived != nil {
+				e.archive(archived)
+			}
+			e.release(record.Offsets{10, 10})
+			_, _, err := e.tryRead(reader.Request{})
+			if !errors.Is(err, record.ErrCorrupt) {
+				t.Fatalf("got %v, want ErrCorrupt", err)
+			}
+			contains(t, err, "view v7", "partition", "neither half")
+			// What lies behind the gap can be read.
+			got, _ := e.read(reader.Request{From: reader.Start{Cursor: &reader.Cursor{View: view, Next: record.Offsets{10, 10}}}})
+			e.want(got, []int64{20})
+		})
+	}
+}
+
+// The rows leave the hot buffer while they are read: at each position once.
+func TestReleaseWhileReading(t *testing.T) {
+	t.Parallel()
+	for stop := range record.Offset(9) {
+		e := newEnv(t, 2)
+		for range 5 {
+			e.publish(0, 20)
+			e.publish(1, 20)
+		}
+		res, err := e.r.Read(t.Context(), e.target, reader.Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Batches of the hot half are larger than all of this: so the first
+		// rows come from the dataset, and the second half is moved under way.
+		e.archive(record.Offsets{20 * min(stop, 5), 20 * max(0, min(stop-4, 5))})
+		e.release(record.Offsets{20 * min(stop, 5), 0})
+		var got []int64
+		moved := false
+		for b, err := range res.Batches {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, numbers(b)...)
+			if !moved {
+				e.flush()
+				moved = true
+			}
+		}
+		slices.Sort(got) // the archives above are no intervals of the order
+		e.want(got, count(200))
+	}
+}
+
+// A view that a reset has begun does not mistake rows or offsets of the one
+// before for its own.
+func TestMarkerOfAnOlderView(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, 1)
+	e.publish(0, 10)
+	f := e.file(nil, record.Offsets{10})
+	e.commit(dataset.Marker{View: view - 1, ViewNumber: number - 1, Offsets: record.Offsets{1000}}, f)
+	got, _ := e.read(reader.Request{})
+	e.want(got, count(10))
+	e.release(record.Offsets{1})
+	if _, _, err := e.tryRead(reader.Request{}); !errors.Is(err, record.ErrCorrupt) {
+		t.Fatalf("a row in neither half: %v, want ErrCorrupt", err)
+	}
+}
+
+// A reader of a view that the dataset has left behind is told so.
+func TestMarkerOfANewerView(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, 1)
+	e.publish(0, 10)
+	e.flush()
+	e.publish(0, 1)
+	e.commit(dataset.Marker{View: view + 1, ViewNumber: number + 1, Offsets: record.Offsets{}})
+	_, _, err := e.tryRead(reader.Request{})
+	if !errors.Is(err, reader.ErrViewGone) || !errors.Is(err, record.ErrNotFound) {
+		t.Fatalf("got %v, want ErrViewGone", err)
+	}
+	contains(t, err, "reset", "earliest")
+}
+
+func TestReadOfWhatIsGone(t *testing.T) {
+	t.Parallel()
+	drop := func(e *env) {
+		if err := e.log.Drop(e.t.Context(), view); err != nil {
+			e.t.Fatal(err)
+		}
+	}
+	t.Run("view before", func(t *testing.T) {
+		t.Parallel()
+		e := newEnv(t, 1)
+		drop(e)
+		for _, c := range []catalog.Consistency{catalog.AtLeastOnce, catalog.ExactlyOnce} {
+			if _, _, err := e.tryRead(reader.Request{Consistency: c}); !errors.Is(err, reader.ErrViewGone) {
+				t.Errorf("%s: got %v, want ErrViewGone", c, err)
+			}
+		}
+	})
+	t.Run("view meanwhile", func(t *testing.T) {
+		t.Parallel()
+		e := newEnv(t, 1)
+		e.publish(0, 10)
+		res, err := e.r.Read(t.Context(), e.target, reader.Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		drop(e)
+		for _, err := range res.Batches {
+			if !errors.Is(err, reader.ErrViewGone) {
+				t.Errorf("got %v, want ErrViewGone", err)
+			}
+		}
+	})
+	t.Run("table", func(t *testing.T) {
+		t.Parallel()
+		e := newEnv(t, 1)
+		e.publish(0, 10)
+		e.release(record.Offsets{10})
+		if _, err := e.datasets.Load(t.Context(), uuid.NewString()); !errors.Is(err, record.ErrNotFound) {
+			t.Fatal(err)
+		}
+		e.target.Table = uuid.NewString()
+		if _, _, err := e.tryRead(reader.Request{}); !errors.Is(err, reader.ErrViewGone) {
+			t.Errorf("got %v, want ErrViewGone", err)
+		}
+	})
+	t.Run("schema", func(t *testing.T) {
+		t.Parallel()
+		e := newEnv(t, 1)
+		e.publish(0, 10)
+		delete(e.schemas, 1)
+		_, _, err := e.tryRead(reader.Request{})
+		if !errors.Is(err, record.ErrCorrupt) || errors.Is(err, record.ErrNotFound) {
+			t.Errorf("rows of an unknown schema: %v, want ErrCorrupt", err)
+		}
+	})
+}
+
+// Files that another engine has put in another order, or copied, are refused:
+// rows would be skipped or come twice.
+func TestDisorderIsRefused(t *testing.T) {
+	t.Parallel()
+	all := record.Offsets{20, 20}
+	for name, files := range map[string]func(e *env) []dataset.DataFile{
+		"order": func(e *env) []dataset.DataFile {
+			return []dataset.DataFile{e.file(record.Offsets{10, 10}, all), e.file(nil, record.Offsets{10, 10})}
+		},
+		"copy": func(e *env) []dataset.DataFile {
+			return []dataset.DataFile{e.file(nil, all), e.file(record.Offsets{10, 10}, all)}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t, 2)
+			e.publish(0, 20)
+			e.publish(1, 20)
+			e.commit(dataset.Marker{View: view, ViewNumber: number, Offsets: all}, files(e)...)
+			e.release(all)
+			_, _, err := e.tryRead(reader.Request{})
+			if !errors.Is(err, record.ErrCorrupt) {
+				t.Fatalf("got %v, want ErrCorrupt", err)
+			}
+			contains(t, err, "out of order", "partition 0", "row 19")
+		})
+	}
+}
+
+// Rows of an epoch that is over cannot follow it.
+func TestDisorderAcrossEpochsIsRefused(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, 2)
+	e.publish(0, 10)
+	e.take()
+	e.publish(1, 10)
+	e.take()
+	e.publish(0, 10)
+	end := e.take()
+	// Per partition in order, but not across the checkpoints.
+	e.commit(dataset.Marker{View: view, ViewNumber: number, Offsets: end.Cut}, e.file(nil, record.Offsets{20, 0}), e.file(record.Offsets{20, 0}, record.Offsets{20, 10}))
+	e.release(end.Cut)
+	res, err := e.r.Tail(t.Context(), e.target, reader.Request{Consistency: catalog.ExactlyOnce})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b, err := range res.Batches {
+		if err != nil {
+			if !errors.Is(err, record.ErrCorrupt) {
+				t.Fatalf("got %v, want ErrCorrupt", err)
+			}
+			return
+		}
+		if b.EpochEnd && b.Epoch == 3 {
+			break
+		}
+	}
+	t.Fatal("all epochs were delivered, one with rows of another")
+}
+
+// Partitions that are added later are at 0 in older cursors.
+func TestPartitionsGrow(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, 1)
+	e.publish(0, 10)
+	_, at := e.read(reader.Request{Limit: 5})
+	e.open(view, 3)
+	e.publish(2, 5)
+	e.publish(1, 5)
+	for range 2 { // hot, then cold
+		got, end := e.read(reader.Request{From: reader.Start{Cursor: &at}})
+		slices.Sort(got)
+		e.want(got, count(20)[5:])
+		if !end.Next.Equal(record.Offsets{10, 5, 5}) {
+			t.Fatalf("the read closes at %v", end.Next)
+		}
+		e.flush()
+	}
+}
+
+// Cold rows whose partition cannot be, or that are of another view, are no rows
+// of this one, and no panic.
+func TestForeignIdentity(t *testing.T) {
+	t.Parallel()
+	for _, as := range []record.Partition{-1, 1, 1 << 30} {
+		e := newEnv(t, 1)
+		e.publish(0, 20)
+		ours, theirs := e.file(nil, record.Offsets{10}), e.fileAs(nil, record.Offsets{10}, func(record.Partition) record.Partition { return as })
+		e.commit(dataset.Marker{View: view, ViewNumber: number, Offsets: record.Offsets{10}}, theirs, ours)
+		e.release(record.Offsets{10})
+		got, _ := e.read(reader.Request{})
+		e.want(got, count(20))
+	}
+}
+
+func TestReadEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	for _, cold := range []bool{false, true} {
+		e := newEnv(t, 1)
+		for range 5 {
+			e.publish(0, 1000)
+			if cold {
+				e.flush()
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		res, err := e.r.Read(ctx, e.target, reader.Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		var last error
+		for _, err := range res.Batches {
+			last = err
+		}
+		if !errors.Is(last, context.Canceled) {
+			t.Errorf("cold %v: got %v, want Canceled", cold, last)
+		}
+	}
+}
+
+// Leaving the loop early ends everything behind it, at any batch.
+func TestLeavingTheLoop(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, 1)
+	for range 4 {
+		e.publish(0, 10)
+		e.flush()
+	}
+	e.publish(0, 10)
+	for leave := range 6 {
+		for _, read := range []func(context.Context, reader.Target, reader.Request) (*reader.Result, error){e.r.Read, e.r.Tail} {
+			for _, c := range []catalog.Consistency{catalog.AtLeastOnce, catalog.ExactlyOnce} {
+				ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+				res, err := read(ctx, e.target, reader.Request{Consistency: c})
+				if err != nil {
+					t.Fatal(err)
+				}
+				n := 0
+				for range res.Batches {
+					if n++; n > leave {
+						break
+					}
+				}
+				cancel()
+			}
+		}
+	}
+}
