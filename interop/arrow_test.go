@@ -3,6 +3,7 @@ package interop
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"testing"
@@ -128,7 +129,7 @@ func rowsOfBatches(t *testing.T, rdr array.RecordReader) []row {
 		}
 	}
 	// pqarrow's reader calls the end of the file an error.
-	if err := rdr.(interface{ Err() error }).Err(); err != nil && err != io.EOF {
+	if err := rdr.(interface{ Err() error }).Err(); err != nil && !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	return rows
