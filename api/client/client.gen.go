@@ -1272,6 +1272,9 @@ type ClientInterface interface {
 	// Starts a new generation of the branch: empty, with offsets from 0, and with the given schema and
 	// settings if any. Cursors of the old view get 410 `CURSOR_OF_OTHER_VIEW`. Addresses stay as they are.
 	//
+	// Nothing acknowledged is lost: rows of the old view that are still hot are archived first, and all its
+	// rows stay in the dataset's earlier snapshots.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/reset (the `ResetBranch` operationId).
@@ -1281,6 +1284,9 @@ type ClientInterface interface {
 	//
 	// Starts a new generation of the branch: empty, with offsets from 0, and with the given schema and
 	// settings if any. Cursors of the old view get 410 `CURSOR_OF_OTHER_VIEW`. Addresses stay as they are.
+	//
+	// Nothing acknowledged is lost: rows of the old view that are still hot are archived first, and all its
+	// rows stay in the dataset's earlier snapshots.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1685,6 +1691,9 @@ func (c *Client) GetProducer(ctx context.Context, stream StreamParameter, branch
 // Starts a new generation of the branch: empty, with offsets from 0, and with the given schema and
 // settings if any. Cursors of the old view get 410 `CURSOR_OF_OTHER_VIEW`. Addresses stay as they are.
 //
+// Nothing acknowledged is lost: rows of the old view that are still hot are archived first, and all its
+// rows stay in the dataset's earlier snapshots.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/streams/{stream}/branches/{branch}/reset (the `ResetBranch` operationId).
@@ -1704,6 +1713,9 @@ func (c *Client) ResetBranchWithBody(ctx context.Context, stream StreamParameter
 //
 // Starts a new generation of the branch: empty, with offsets from 0, and with the given schema and
 // settings if any. Cursors of the old view get 410 `CURSOR_OF_OTHER_VIEW`. Addresses stay as they are.
+//
+// Nothing acknowledged is lost: rows of the old view that are still hot are archived first, and all its
+// rows stay in the dataset's earlier snapshots.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3579,6 +3591,9 @@ type ClientWithResponsesInterface interface {
 	// Starts a new generation of the branch: empty, with offsets from 0, and with the given schema and
 	// settings if any. Cursors of the old view get 410 `CURSOR_OF_OTHER_VIEW`. Addresses stay as they are.
 	//
+	// Nothing acknowledged is lost: rows of the old view that are still hot are archived first, and all its
+	// rows stay in the dataset's earlier snapshots.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/reset (the `ResetBranch` operationId).
@@ -3588,6 +3603,9 @@ type ClientWithResponsesInterface interface {
 	//
 	// Starts a new generation of the branch: empty, with offsets from 0, and with the given schema and
 	// settings if any. Cursors of the old view get 410 `CURSOR_OF_OTHER_VIEW`. Addresses stay as they are.
+	//
+	// Nothing acknowledged is lost: rows of the old view that are still hot are archived first, and all its
+	// rows stay in the dataset's earlier snapshots.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5583,6 +5601,9 @@ func (c *ClientWithResponses) GetProducerWithResponse(ctx context.Context, strea
 // Starts a new generation of the branch: empty, with offsets from 0, and with the given schema and
 // settings if any. Cursors of the old view get 410 `CURSOR_OF_OTHER_VIEW`. Addresses stay as they are.
 //
+// Nothing acknowledged is lost: rows of the old view that are still hot are archived first, and all its
+// rows stay in the dataset's earlier snapshots.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/streams/{stream}/branches/{branch}/reset (the `ResetBranch` operationId).
@@ -5598,6 +5619,9 @@ func (c *ClientWithResponses) ResetBranchWithBodyWithResponse(ctx context.Contex
 //
 // Starts a new generation of the branch: empty, with offsets from 0, and with the given schema and
 // settings if any. Cursors of the old view get 410 `CURSOR_OF_OTHER_VIEW`. Addresses stay as they are.
+//
+// Nothing acknowledged is lost: rows of the old view that are still hot are archived first, and all its
+// rows stay in the dataset's earlier snapshots.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

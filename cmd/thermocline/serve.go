@@ -103,7 +103,7 @@ func startServer(ctx context.Context, f serveFlags, logger *slog.Logger) (*serve
 		return nil, err
 	}
 	s.node = n
-	a, err := api.New(n.Backend(), api.Options{Version: version, Logger: logger})
+	a, err := api.New(n.Backend(), api.Options{Version: buildVersion(), Logger: logger})
 	if err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
