@@ -42,9 +42,6 @@ func (l *Log) append(ctx context.Context, id record.ViewID, a hotbuffer.Append) 
 	if err := ctx.Err(); err != nil {
 		return hotbuffer.Appended{}, err
 	}
-	if err := l.poison(); err != nil {
-		return hotbuffer.Appended{}, err
-	}
 	v, err := l.opened(id)
 	if err != nil {
 		return hotbuffer.Appended{}, err

@@ -232,7 +232,7 @@ func TestBitFlips(t *testing.T) {
 				segments++
 			}
 		}
-		step := 211 * sweepStep
+		step := 307 * sweepStep
 		for pos := 0; pos < len(b); pos += step {
 			places = append(places, place{name, pos})
 		}

@@ -100,6 +100,7 @@ func TestPoison(t *testing.T) {
 			}
 			return nil
 		})
+		before := g.syncs.Load()
 		release := g.hold()
 		errs := make(chan error, 5)
 		for range cap(errs) {
@@ -120,6 +121,9 @@ func TestPoison(t *testing.T) {
 		}
 		g.failing(nil) // the disk pretends to be well again
 		syncs := g.syncs.Load()
+		if syncs > before+1 {
+			t.Errorf("%d syncs after the failure", syncs-before)
+		}
 		if _, err := h.try(1, nil, 0, "later"); !errors.Is(err, record.ErrClosed) {
 			t.Errorf("append later: %v", err)
 		}
@@ -233,6 +237,108 @@ func TestFull(t *testing.T) {
 	}
 	if d := h.LogStats().Damage; len(d) > 0 {
 		t.Errorf("damage: %v", &d[0])
+	}
+}
+
+// TestFullWithManyViews: what says that rows of hundreds of views were released
+// needs more room than a full segment keeps, and there is some.
+func TestFullWithManyViews(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, Options{MaxBytes: 6 * 64 << 10})
+	ctx := context.Background()
+	const views = 200
+	settings := hotbuffer.Settings{Type: hotbuffer.LowLatency, Partitions: 1}
+	for id := range record.ViewID(views) {
+		if err := h.Log.Open(ctx, 100+id, settings); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 4 {
+		var err error
+		for n := 0; err == nil; n++ {
+			_, err = h.try(record.ViewID(100+n%views), nil, 0, strings.Repeat("x", 700))
+		}
+		if !errors.Is(err, record.ErrFull) {
+			t.Fatal(err)
+		}
+		for id := range record.ViewID(views) {
+			e, err := h.Ends(100 + id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := h.Release(ctx, 100+id, e.End); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.add(100, 0, "room again")
+	}
+}
+
+// TestReleaseNeedsNoSegment: freeing segments works without another one to go
+// on to.
+func TestReleaseNeedsNoSegment(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, Options{MaxBytes: 4 * 64 << 10})
+	var err error
+	for err == nil {
+		_, err = h.try(1, nil, 0, strings.Repeat("x", 700))
+	}
+	if !errors.Is(err, record.ErrFull) {
+		t.Fatal(err)
+	}
+	active := h.active().epoch
+	e, err := h.Ends(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Release(context.Background(), 1, e.End); err != nil {
+		t.Fatal(err)
+	}
+	if h.active().epoch != active || len(h.segments) != 1 {
+		t.Errorf("active segment %v, was %v; %d in use", h.active().epoch, active, len(h.segments))
+	}
+}
+
+// TestDropBeforeCommit: an append that is still queued when its view is dropped
+// leaves nothing behind.
+func TestDropBeforeCommit(t *testing.T) {
+	t.Parallel()
+	g := newGate(vfs.NewCrashableMem())
+	h := newHarness(t, Options{FS: g.fs})
+	h.add(1, 0, "before")
+	release := g.hold()
+	errs := make(chan error, 2)
+	go func() {
+		_, err := h.try(2, nil, 0, "held up")
+		errs <- err
+	}()
+	eventually(t, "a commit is held up", func() bool { return g.waits.Load() > 0 })
+	queued := make(chan error, 1)
+	go func() {
+		_, err := h.try(1, nil, 0, "queued")
+		queued <- err
+	}()
+	eventually(t, "an append is queued", func() bool {
+		h.queue.mu.Lock()
+		defer h.queue.mu.Unlock()
+		return len(h.queue.groups) == 1
+	})
+	go func() { errs <- h.Drop(context.Background(), 1) }()
+	eventually(t, "the drop is queued", func() bool {
+		h.queue.mu.Lock()
+		defer h.queue.mu.Unlock()
+		return len(h.queue.controls) == 1
+	})
+	release()
+	if err := errors.Join(<-errs, <-errs); err != nil {
+		t.Error(err)
+	}
+	if err := <-queued; !errors.Is(err, record.ErrNotFound) {
+		t.Errorf("append to the dropped view: %v", err)
+	}
+	h.reopen()
+	if slices.Contains(h.Views(), 1) {
+		t.Error("the view is back")
 	}
 }
 

@@ -165,6 +165,9 @@ func (s *scan) lost(d Damage) {
 	if s.suspect && s.seg == s.segs[len(s.segs)-1] {
 		return
 	}
+	if !s.state && d.Offsets.Len() == 0 {
+		return // of no use any more, like the checkpoint of a crashed start
+	}
 	s.seg.damaged = true
 	s.damage = append(s.damage, d)
 	if s.state && d.Offsets.Len() > 0 {
