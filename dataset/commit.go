@@ -156,6 +156,10 @@ func (c *Commit) check() error {
 // built on; nothing was committed.
 var errMoved = errors.New("pointer moved")
 
+// errMovedAfterAll is errMoved, found out by looking after a swap that was not
+// answered.
+var errMovedAfterAll = fmt.Errorf("unanswered, then: %w", errMoved)
+
 // tryCommit is one attempt on one head.
 func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, c *Commit) (*Table, error) {
 	if c.Base != nil && c.Base.head != nil && !head.descends(c.Base.head.SnapshotID) {
@@ -190,7 +194,10 @@ func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, 
 	}
 	// A crash here leaves orphans too; the table is still the old one.
 	if err := d.swap(ctx, head, location, commitID); err != nil {
-		if errors.Is(err, errMoved) || errors.Is(err, record.ErrNotFound) {
+		// Only after a plain answer: a swap that went unanswered must not find
+		// its files gone, however the pointer may move.
+		refused := errors.Is(err, errMoved) && !errors.Is(err, errMovedAfterAll)
+		if refused || errors.Is(err, record.ErrNotFound) {
 			d.remove(context.WithoutCancel(ctx), locations(puts))
 		}
 		return nil, err
@@ -247,7 +254,7 @@ func (d *Datasets) swap(ctx context.Context, head *Table, to, commitID string) e
 		case lookErr == nil && !stands:
 			// Locations are never used twice, so no swap from head's can
 			// succeed any more.
-			return errMoved
+			return errMovedAfterAll
 		case lookErr != nil || try == 3 || ctx.Err() != nil:
 			return fmt.Errorf("dataset: commit %s to table %s: %w: %w", commitID, head.id, ErrOutcomeUnknown, errors.Join(err, lookErr))
 		}

@@ -1,14 +1,17 @@
 package dataset_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/arrow-go/v18/parquet/pqarrow"
 	"github.com/apache/iceberg-go"
 	iceio "github.com/apache/iceberg-go/io"
 	"github.com/apache/iceberg-go/table"
@@ -17,6 +20,8 @@ import (
 	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/dataset/objstore"
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema"
+	"github.com/thermocline/thermocline/schema/predicate"
 )
 
 // foreign is another engine on the same table: iceberg-go with its own way of
@@ -217,4 +222,100 @@ func TestMarkerSurvivesExpiry(t *testing.T) {
 	if err != nil || m == nil || !m.Offsets.Equal(record.Offsets{10}) {
 		t.Errorf("marker %+v, %v", m, err)
 	}
+}
+
+// TestForeignFileWithoutIDs reads a file that another engine added as it was:
+// columns by name, in other types, timestamps in milliseconds.
+func TestForeignFileWithoutIDs(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	s := &schema.Schema{Fields: []schema.Field{
+		field(5, "n", schema.Long), field(6, "at", schema.Timestamp), structOf(7, "place", field(8, "name", schema.String)),
+	}}
+	e.create(s)
+	theirs := arrow.NewSchema([]arrow.Field{
+		{Name: "extra", Type: arrow.PrimitiveTypes.Int64, Nullable: true},
+		{Name: "at", Type: &arrow.TimestampType{Unit: arrow.Millisecond, TimeZone: "UTC"}, Nullable: true},
+		{Name: "place", Type: arrow.StructOf(arrow.Field{Name: "name", Type: arrow.BinaryTypes.String, Nullable: true}), Nullable: true},
+		{Name: "n", Type: arrow.PrimitiveTypes.Int32, Nullable: true},
+	}, nil)
+	b, _, err := array.RecordFromJSON(memory.DefaultAllocator, theirs, strings.NewReader(
+		`[{"extra":1,"at":"2020-01-01T00:00:00Z","place":{"name":"x"},"n":7},{"extra":2,"at":null,"place":null,"n":null}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Release()
+	var buf bytes.Buffer
+	w, err := pqarrow.NewFileWriter(theirs, &buf, nil, pqarrow.DefaultWriterProps())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	key := e.id + "/data/theirs.parquet"
+	if err := objstore.Put(t.Context(), e.store, key, buf.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	df, err := iceberg.NewDataFileBuilder(*iceberg.UnpartitionedSpec, iceberg.EntryContentData, objstore.URI(e.store, key), iceberg.ParquetFile, nil, nil, nil, 2, int64(buf.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	txn := foreign{e}.table().NewTransaction()
+	if err := txn.AddDataFiles(t.Context(), []iceberg.DataFile{df.Build()}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := txn.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	expr, err := predicate.Parse("at = '2020-01-01T00:00:00Z' OR n IS NULL")
+	if err != nil {
+		t.Fatal(err)
+	}
+	filter, err := expr.Bind(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantRows(t, e.rows(e.load(), dataset.ScanOptions{Schema: s, Filter: filter}), []string{
+		`n=7 at=2020-01-01T00:00:00Z place={"name":"x"}`,
+		`n=(null) at=(null) place=(null)`,
+	})
+	for _, one := range []string{"at = '2020-01-01T00:00:00Z'", "n = 7"} {
+		expr, err := predicate.Parse(one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if filter, err = expr.Bind(s); err != nil {
+			t.Fatal(err)
+		}
+		if rows := e.rows(e.load(), dataset.ScanOptions{Schema: s, Filter: filter}); len(rows) != 2 {
+			t.Errorf("where %s: %v", one, rows)
+		}
+	}
+}
+
+func TestRolledBackBehindTheMarker(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.create(numbers())
+	other := foreign{e}
+	other.append(-1)
+	other.append(-2)
+	back, _ := e.load().Head()
+	e.addNumbers(0, 10)
+	first := e.load().Snapshots()[0]
+	// The head goes back behind the marker, and what came before expires.
+	for _, u := range []table.Update{
+		table.NewSetSnapshotRefUpdate(table.MainBranch, back.ID, table.BranchRef, 0, 0, 0),
+		table.NewRemoveSnapshotsUpdate([]int64{first.ID}, false),
+	} {
+		if _, _, err := other.CommitTable(t.Context(), nil, nil, []table.Update{u}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := e.load().Marker()
+	wantIs(t, err, record.ErrCorrupt)
 }

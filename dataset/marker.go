@@ -118,10 +118,16 @@ func (t *Table) Marker() (*Marker, error) {
 	}
 	// The chain of parents ends in a snapshot that has expired; the tag has
 	// kept the marker.
-	if s := t.meta.SnapshotByName(markerTag); s != nil {
-		return t.mustParse(s)
+	s := t.meta.SnapshotByName(markerTag)
+	if s == nil {
+		return nil, nil
 	}
-	return nil, nil
+	if s.SequenceNumber >= oldest.SequenceNumber {
+		// The walk would have met it: the head was rolled back behind it, to
+		// where the marker has expired.
+		return nil, fmt.Errorf("dataset: table %s: the newest marker (snapshot %d) is not in the history of the head, and older ones have expired; roll forward to it: %w", t.id, s.SnapshotID, record.ErrCorrupt)
+	}
+	return t.mustParse(s)
 }
 
 func (t *Table) mustParse(s *table.Snapshot) (*Marker, error) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/metadata"
+	pqschema "github.com/apache/arrow-go/v18/parquet/schema"
 
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
@@ -150,7 +151,7 @@ func chunkRange(k schema.Kind, meta *metadata.FileMetaData, rg, col int) columnR
 		r.empty = r.nulls == r.values
 	}
 	descr := meta.Schema.Column(col)
-	if r.empty || !st.IsSetMinValue() || !st.IsSetMaxValue() || descr.ColumnOrder() != parquet.ColumnOrders.TypeDefinedOrder {
+	if r.empty || !st.IsSetMinValue() || !st.IsSetMaxValue() || descr.ColumnOrder() != parquet.ColumnOrders.TypeDefinedOrder || !sameUnit(k, descr) {
 		return r
 	}
 	lower, ok1 := parquetBound(k, descr.PhysicalType(), st.MinValue)
@@ -159,6 +160,18 @@ func chunkRange(k schema.Kind, meta *metadata.FileMetaData, rg, col int) columnR
 		r.bounded, r.lower, r.upper = true, lower, upper
 	}
 	return r
+}
+
+// sameUnit tells whether the integers of a column mean what they mean in kind
+// k: other engines may store timestamps in milliseconds.
+func sameUnit(k schema.Kind, c *pqschema.Column) bool {
+	switch t := c.LogicalType().(type) {
+	case pqschema.TimestampLogicalType:
+		return k == schema.Timestamp && t.TimeUnit() == pqschema.TimeUnitMicros
+	case pqschema.IntLogicalType:
+		return t.IsSigned() && k != schema.Timestamp
+	}
+	return k != schema.Timestamp
 }
 
 // parquetBound decodes a minimum or maximum (PLAIN) of a column that is read

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,6 +32,34 @@ func TestScanInCommitOrder(t *testing.T) {
 		e.addNumbers(o, o+2)
 	}
 	e.wantOffsets(e.load(), 60)
+}
+
+func TestConcurrentScans(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.create(numbers())
+	for o := range record.Offset(20) {
+		e.addNumbers(o, o+1)
+	}
+	table := e.load()
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			rows, err := scanRows(t.Context(), table, dataset.ScanOptions{})
+			if err != nil || len(rows) != 20 {
+				t.Errorf("%d rows, %v", len(rows), err)
+			}
+			for f, err := range table.Files(t.Context(), 0) {
+				if err != nil || f.Rows != 1 {
+					t.Errorf("%+v, %v", f, err)
+				}
+			}
+			if m, err := table.Marker(); err != nil || m.Offsets[0] != 20 {
+				t.Errorf("%+v, %v", m, err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestScanStops(t *testing.T) {

@@ -47,10 +47,20 @@ func NewFS(dir string) (*FS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("objstore: directory %q: %w", dir, err)
 	}
-	if resolved, err := filepath.EvalSymlinks(abs); err == nil {
-		abs = resolved
+	s, err := NewFSOn(vfs.Default, abs)
+	if err != nil {
+		return nil, err
 	}
-	return NewFSOn(vfs.Default, abs)
+	// URIs must come out the same however the directory is reached. (Only what
+	// exists can be resolved.)
+	real, err := filepath.EvalSymlinks(abs)
+	if err != nil {
+		return nil, fmt.Errorf("objstore: directory %q: %w", dir, err)
+	}
+	if real == s.root {
+		return s, nil
+	}
+	return NewFSOn(vfs.Default, real)
 }
 
 // NewFSOn is NewFS on another file system, where tests can crash it. dir is

@@ -56,6 +56,19 @@ func TestFSURIIsAPlainPath(t *testing.T) {
 	if b, err := os.ReadFile(path); err != nil || string(b) != "x" {
 		t.Errorf("read %s: %q, %v", path, b, err)
 	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(filepath.Join(dir, ".."), link); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // before and after the directory exists
+		l, err := objstore.NewFS(filepath.Join(link, "new"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := "file://" + filepath.Dir(dir) + "/new/"; l.Base() != want {
+			t.Errorf("base %s by a link, want %s", l.Base(), want)
+		}
+	}
 	for _, bad := range []string{"/a#b", "/a?b", "/a%20b"} {
 		if _, err := objstore.NewFSOn(vfs.NewMem(), bad); !errors.Is(err, record.ErrInvalid) {
 			t.Errorf("directory %s: %v", bad, err)
