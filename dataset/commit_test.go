@@ -477,3 +477,20 @@ func TestOldMetadataFilesGo(t *testing.T) {
 	e.wantOffsets(b, 1)
 	e.wantOffsets(e.load(), 31)
 }
+
+func TestPurge(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.create(numbers())
+	e.addNumbers(0, 10)
+	wantIs(t, e.d.Purge(t.Context(), e.id), record.ErrConflict)
+	e.wantOffsets(e.load(), 10)
+	delete(e.pointers.at, e.id)
+	if err := e.d.Purge(t.Context(), e.id); err != nil {
+		t.Fatal(err)
+	}
+	for info, err := range e.store.List(t.Context(), "") {
+		t.Errorf("left: %+v, %v", info, err)
+	}
+	wantIs(t, e.d.Purge(t.Context(), "../etc"), record.ErrInvalid)
+}

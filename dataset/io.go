@@ -23,7 +23,7 @@ func IO(ctx context.Context, s objstore.Store) iceio.WriteFileIO { return storeI
 // storeIO holds ctx because iceberg-go's interface has none; it lives no
 // longer than the call that it is made for.
 type storeIO struct {
-	ctx   context.Context
+	ctx   context.Context //nolint:containedctx // see above
 	store objstore.Store
 }
 
