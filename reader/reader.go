@@ -148,7 +148,8 @@ func (r *Reader) end(ctx context.Context, t Target, q Request, from Cursor) (Cur
 
 // Tail returns rows as they become visible and never ends by itself: at least
 // once as soon as they are durable, exactly once epoch by epoch. It holds no
-// lock and no rows while it waits. It ends with an error when ctx does, when the
+// lock and no rows while it waits. From the latest row, the first batch only tells
+// the position. It ends with an error when ctx does, when the
 // view was replaced or deleted (ErrViewGone), when rows come that no longer fit
 // its schema (record.ErrConflict: tail on from the last cursor), or when the
 // buffer closes (record.ErrClosed).
@@ -171,6 +172,11 @@ func (r *Reader) Tail(ctx context.Context, t Target, q Request) (*Result, error)
 		follow = r.followEpochs
 	}
 	return &Result{Schema: p.out, Batches: func(yield func(Batch, error) bool) {
+		// A subscriber who is cut before the first row must know where to go on:
+		// another "latest" would leave rows out.
+		if q.From.Latest && !yield(Batch{Next: from}, nil) {
+			return
+		}
 		d := &delivery{plan: p, pos: from, yield: yield}
 		if err := follow(ctx, t, d); err != nil && !errors.Is(err, errStopped) {
 			yield(Batch{}, err)
