@@ -244,7 +244,7 @@ func TestFull(t *testing.T) {
 // needs more room than a full segment keeps, and there is some.
 func TestFullWithManyViews(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, Options{MaxBytes: 6 * 64 << 10})
+	h := newHarness(t, Options{SegmentBytes: 256 << 10, MaxBytes: 6 * 256 << 10})
 	ctx := context.Background()
 	const views = 200
 	settings := hotbuffer.Settings{Type: hotbuffer.LowLatency, Partitions: 1}
@@ -261,13 +261,19 @@ func TestFullWithManyViews(t *testing.T) {
 		if !errors.Is(err, record.ErrFull) {
 			t.Fatal(err)
 		}
-		for id := range record.ViewID(views) {
-			e, err := h.Ends(100 + id)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := h.Release(ctx, 100+id, e.End); err != nil {
-				t.Fatal(err)
+		// Nothing can be freed until nearly all are released.
+		for _, last := range []bool{false, true} {
+			for id := range record.ViewID(views) {
+				e, err := h.Ends(100 + id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if (id%10 == 0) != last {
+					continue
+				}
+				if err := h.Release(ctx, 100+id, e.End); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
 		h.add(100, 0, "room again")
@@ -505,6 +511,36 @@ func TestCloseWhileBlocked(t *testing.T) {
 	release()
 	if err := errors.Join(<-appended, <-closed); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestCloseWhileReading: a read under way ends before its file is closed, and
+// none begins after that.
+func TestCloseWhileReading(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		h := newHarness(t, Options{CacheBytes: -1})
+		for range 5 {
+			h.add(1, 0, strings.Repeat("x", 3000))
+		}
+		var readers sync.WaitGroup
+		for range 4 {
+			readers.Go(func() {
+				for {
+					if _, err := h.Read(context.Background(), 1, 0, 0, 1<<20); err != nil {
+						if !errors.Is(err, record.ErrClosed) {
+							t.Errorf("read: %v", err)
+						}
+						return
+					}
+				}
+			})
+		}
+		time.Sleep(time.Millisecond)
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+		readers.Wait()
 	}
 }
 
