@@ -58,6 +58,10 @@ func (c *Catalog) run(ctx context.Context, op string, fn func(context.Context) e
 			return nil
 		case c.closed.Load() && !errors.Is(err, ErrOutcomeUnknown):
 			return failed(op, fmt.Errorf("%w: the catalog was closed: %w", record.ErrClosed, err))
+		case errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil:
+			// What ended the transaction is the context, whichever of the two
+			// was noticed first.
+			return failed(op, fmt.Errorf("%w: %w", ctx.Err(), err))
 		case !locked(err):
 			return failed(op, classify(ctx, err))
 		}
