@@ -53,7 +53,7 @@ func (d *Directory) Create(ctx context.Context, name string, s *schema.Schema, s
 		// Take the name back.
 		views, derr := d.o.Catalog.DeleteStream(ctx, stream.ID, d.o.Now())
 		for _, v := range views {
-			derr = errors.Join(derr, d.drop(ctx, v))
+			d.dropLater(ctx, v)
 		}
 		if derr != nil {
 			d.unopened[stream.FullName()] = true // or complete it later
@@ -199,7 +199,7 @@ func (d *Directory) withFieldIDs(ctx context.Context, st *State, f func(first in
 }
 
 // maxDraining bounds the views that wait for the archiver behind resets.
-const maxDraining = 100
+const maxDraining = 32
 
 // Reset begins a new view: offsets from 0, no rows. proposed may be any schema
 // (nil: the current one), and edit may change any setting, partitions down as

@@ -103,9 +103,10 @@ type Directory struct {
 	creating sync.Mutex
 	unopened map[string]bool // by full name: in the catalog, and could not be opened yet
 
-	mu     sync.RWMutex
-	byName map[string]*entry // "namespace.name@branch"
-	byID   map[catalog.BranchID]*entry
+	mu        sync.RWMutex
+	byName    map[string]*entry // "namespace.name@branch"
+	byID      map[catalog.BranchID]*entry
+	undropped map[record.ViewID]bool // gone, and still in the hot buffer
 }
 
 // Open opens every branch in the catalog: its table and its view in the hot
@@ -125,7 +126,7 @@ func Open(ctx context.Context, o Options) (*Directory, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Directory{o: o, unopened: map[string]bool{}, byName: map[string]*entry{}, byID: map[catalog.BranchID]*entry{}}
+	d := &Directory{o: o, unopened: map[string]bool{}, byName: map[string]*entry{}, byID: map[catalog.BranchID]*entry{}, undropped: map[record.ViewID]bool{}}
 	if err := d.checkViews(ctx); err != nil {
 		return nil, err
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/thermocline/thermocline/catalog"
@@ -44,12 +46,25 @@ func (d *Directory) mend(ctx context.Context, e *entry) error {
 	if next != nil {
 		return nil
 	}
-	// A crash here leaves views that no branch has; Open drops them.
-	var errs []error
+	// A crash here leaves views that no branch has; Open drops them, and repair
+	// those that cannot be dropped now.
 	for _, v := range st.views() {
-		errs = append(errs, d.drop(ctx, v.ID))
+		d.dropLater(ctx, v.ID)
 	}
-	return errors.Join(errs...)
+	return nil
+}
+
+// dropLater drops a view of a branch that is gone, now or when repair comes.
+func (d *Directory) dropLater(ctx context.Context, v record.ViewID) {
+	err := d.drop(ctx, v)
+	if err != nil {
+		d.o.Logger.Warn("drop the view of a deleted stream; it is tried again", "error", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if delete(d.undropped, v); err != nil {
+		d.undropped[v] = true
+	}
 }
 
 // reload reads a branch from the catalog; nil if it is gone.
@@ -100,7 +115,11 @@ func (d *Directory) repair(ctx context.Context) error {
 			stale = append(stale, e)
 		}
 	}
+	undropped := slices.Collect(maps.Keys(d.undropped))
 	d.mu.RUnlock()
+	for _, v := range undropped {
+		d.dropLater(ctx, v)
+	}
 	var errs []error
 	for _, e := range stale {
 		e.lock()
