@@ -105,7 +105,7 @@ func TestPoison(t *testing.T) {
 		errs := make(chan error, 5)
 		for range cap(errs) {
 			go func() {
-				_, err := h.try(1, nil, 0, "lost")
+				_, err := h.try(1, &hotbuffer.Producer{ID: hotbuffer.ProducerID{1}, Sequence: 1}, 0, "lost")
 				errs <- err
 			}()
 		}
@@ -123,6 +123,9 @@ func TestPoison(t *testing.T) {
 		syncs := g.syncs.Load()
 		if syncs > before+1 {
 			t.Errorf("%d syncs after the failure", syncs-before)
+		}
+		if p, _, err := h.Newest(context.Background(), 1, hotbuffer.ProducerID{1}); !errors.Is(err, record.ErrClosed) {
+			t.Errorf("newest request %+v, %v", p, err)
 		}
 		if _, err := h.try(1, nil, 0, "later"); !errors.Is(err, record.ErrClosed) {
 			t.Errorf("append later: %v", err)

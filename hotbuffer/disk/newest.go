@@ -16,9 +16,12 @@ func (l *Log) Newest(ctx context.Context, id record.ViewID, p hotbuffer.Producer
 		return newest, nil, fmt.Errorf("newest request: %w", err)
 	}
 	err = l.between(ctx, func() error {
+		if err := l.poison(); err != nil {
+			return err // the newest one may be of the commit that failed
+		}
 		e := l.producers.byKey[producerKey{view: id, id: p}]
 		if e == nil {
-			return fmt.Errorf("newest request: %v remembers no such producer: %w", id, record.ErrNotFound)
+			return fmt.Errorf("no such producer is remembered: %w", record.ErrNotFound)
 		}
 		known := e.Value.(*producer)
 		last := known.outcomes[len(known.outcomes)-1]
@@ -27,7 +30,7 @@ func (l *Log) Newest(ctx context.Context, id record.ViewID, p hotbuffer.Producer
 		return nil
 	})
 	if err != nil {
-		return hotbuffer.Producer{}, nil, err
+		return hotbuffer.Producer{}, nil, fmt.Errorf("newest request of %v: %w", id, err)
 	}
 	return newest, ranges, nil
 }

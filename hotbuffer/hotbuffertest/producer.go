@@ -3,6 +3,7 @@ package hotbuffertest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -120,6 +121,32 @@ func producerViews(e *env) {
 	e.append(view, seq(0), part(0, "a"))
 	e.wantRanges(e.append(view+1, seq(0), part(0, "b")), false, rng(0, 0, 1))
 	e.wantRanges(e.append(view+1, seq(0), part(0, "b")), true, rng(0, 0, 1))
+}
+
+func producerNewest(e *env) {
+	if _, _, err := e.b.Newest(e.ctx, view, producerID); !errors.Is(err, record.ErrNotFound) {
+		e.Errorf("of a view that was not opened: %v", err)
+	}
+	e.openView(view, 2)
+	if _, _, err := e.b.Newest(e.ctx, view, producerID); !errors.Is(err, record.ErrNotFound) {
+		e.Errorf("of an unknown producer: %v", err)
+	}
+	want := hotbuffer.Producer{ID: producerID, Epoch: 2, Sequence: 5}
+	for n := range int64(6) {
+		p := want
+		p.Sequence = n
+		e.append(view, &p, part(1, "a"), part(0, "b", "c"))
+	}
+	// A request by key under the same hash is another thing.
+	e.append(view, &hotbuffer.Producer{ID: producerID, Once: true}, part(0, "d"))
+	for range 2 {
+		p, ranges, err := e.b.Newest(e.ctx, view, producerID)
+		if err != nil || p != want || !slices.Equal(ranges, []hotbuffer.PartRange{rng(0, 10, 12), rng(1, 5, 6)}) {
+			e.Fatalf("newest %+v, %v, %v", p, ranges, err)
+		}
+		e.restart()
+		e.openView(view, 2)
+	}
 }
 
 func producerNoRows(e *env) {

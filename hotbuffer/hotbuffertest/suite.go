@@ -42,6 +42,7 @@ func Run(t *testing.T, start func(t *testing.T) (open func() hotbuffer.Buffer)) 
 		{"Producer/epoch", producerEpoch},
 		{"Producer/once", producerOnce},
 		{"Producer/views apart", producerViews},
+		{"Producer/newest", producerNewest},
 		{"Producer/no rows", producerNoRows},
 		{"Producer/concurrent retries", producerConcurrent},
 		{"Read/whole batches", readBatches},
