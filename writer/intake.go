@@ -14,15 +14,23 @@ import (
 // intake is the working memory of one request; recycled, so that a stream of
 // small requests allocates next to nothing.
 type intake struct {
-	p     *program
-	turn  uint32 // partition of a request without keys, before the modulus
-	rows  []*record.Rows
-	value []byte
-	key   []byte
+	p *program
+	// sticky is the partition of a request without keys.
+	sticky record.Partition
+	// shards holds the rows by partition, or all of them in the first.
+	shards []shard
+	value  []byte
+	key    []byte
 
+	bytes    int   // encoded, with rowOverhead each
 	row      int64 // rows seen
 	rejected int64
 	listed   []*schema.RowError
+}
+
+type shard struct {
+	rows record.Rows
+	most int // that it ever held: about the memory it has
 }
 
 var intakes = sync.Pool{New: func() any { return new(intake) }}
@@ -31,22 +39,33 @@ var intakes = sync.Pool{New: func() any { return new(intake) }}
 // must not pin their memory.
 const keepBytes = 4 << 20
 
-func (in *intake) begin(p *program, turn uint32) {
-	in.p, in.turn = p, turn
-	in.row, in.rejected, in.listed = 0, 0, nil
-	for len(in.rows) < p.Partitions {
-		in.rows = append(in.rows, nil)
+// rowOverhead is what a row costs beside its bytes, in memory and in the bound
+// on a request.
+const rowOverhead = 12
+
+func (in *intake) begin(p *program) {
+	in.p = p
+	in.bytes, in.row, in.rejected, in.listed = 0, 0, 0, nil
+	n := p.Partitions
+	if p.key == nil {
+		n = 1
+		in.sticky = p.nextPartition()
+	}
+	for len(in.shards) < n {
+		in.shards = append(in.shards, shard{})
 	}
 }
 
+// recycle gives the memory to a later request. Nothing of this one may be
+// visible there, whatever its fate.
 func (in *intake) recycle() {
 	in.p, in.listed = nil, nil
-	size := cap(in.value)
-	for _, r := range in.rows {
-		if r != nil {
-			size += r.Bytes()
-			r.Reset()
-		}
+	size := cap(in.value) + cap(in.key)
+	for i := range in.shards {
+		s := &in.shards[i]
+		s.most = max(s.most, s.rows.Bytes()+rowOverhead*s.rows.Len())
+		size += s.most
+		s.rows.Reset()
 	}
 	if size <= keepBytes {
 		intakes.Put(in)
@@ -55,17 +74,17 @@ func (in *intake) recycle() {
 
 // parts lists the partitions that got rows.
 func (in *intake) parts() []hotbuffer.Part {
+	if in.p.key == nil {
+		return []hotbuffer.Part{{Partition: in.sticky, Rows: &in.shards[0].rows}}
+	}
 	var parts []hotbuffer.Part
-	for p, r := range in.rows {
-		if r != nil && r.Len() > 0 {
-			parts = append(parts, hotbuffer.Part{Partition: record.Partition(p), Rows: r})
+	for p := range in.shards {
+		if rows := &in.shards[p].rows; rows.Len() > 0 {
+			parts = append(parts, hotbuffer.Part{Partition: record.Partition(p), Rows: rows})
 		}
 	}
 	return parts
 }
-
-// checkEvery is how many rows are decoded between two looks at the context.
-const checkEvery = 4096
 
 func (in *intake) decode(ctx context.Context, q Request) error {
 	switch q.Format {
@@ -85,15 +104,36 @@ func (in *intake) decodeJSON(ctx context.Context, q Request) error {
 		program = in.p.lenient
 	}
 	return schema.SplitJSON(q.Body, func(_ int, raw []byte) error {
-		if in.row%checkEvery == 0 && ctx.Err() != nil {
-			return ctx.Err()
+		if err := in.next(ctx); err != nil {
+			return err
 		}
 		var err error
-		in.value = schema.AppendHeader(in.value[:0], in.p.Schema.ID)
-		in.value, err = program.Row(in.value, raw)
+		in.value, err = program.Row(in.header(), raw)
 		return in.take(err)
 	})
 }
+
+const (
+	// checkEvery is how many rows are decoded between two looks at the context.
+	checkEvery = 1024
+	// maxRows bounds the rows of a request, good and bad: more could not be
+	// appended, if each had no more than its overhead.
+	maxRows = MaxRequestBytes / rowOverhead
+)
+
+// next begins a row.
+func (in *intake) next(ctx context.Context) error {
+	if in.row%checkEvery == 0 && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if in.row == maxRows {
+		return fmt.Errorf("more than %d rows in one request; send fewer at a time: %w", int64(maxRows), record.ErrTooLarge)
+	}
+	return nil
+}
+
+// header returns in.value with the head of a stored row in it.
+func (in *intake) header() []byte { return schema.AppendHeader(in.value[:0], in.p.Schema.ID) }
 
 // take files the row whose stored form stands in in.value, or rejects it for
 // err. Errors that are not the row's own end the request.
@@ -120,7 +160,7 @@ func (in *intake) take(err error) error {
 
 func (in *intake) file() error {
 	var key []byte
-	partition := record.Partition(int(in.turn) % in.p.Partitions)
+	to := &in.shards[0]
 	if in.p.key != nil {
 		_, datum, err := schema.SplitHeader(in.value)
 		if err != nil {
@@ -130,16 +170,15 @@ func (in *intake) file() error {
 			return err
 		}
 		key = in.key
-		partition = partitionOf(key, in.p.Partitions)
+		to = &in.shards[partitionOf(key, in.p.Partitions)]
 	}
-	if n := len(key) + len(in.value); n > MaxRowBytes {
-		return &schema.RowError{Expected: fmt.Sprintf("a row of at most %d bytes", MaxRowBytes), Got: fmt.Sprintf("%d bytes", n), Code: "ROW_TOO_LARGE"}
+	n := len(key) + len(in.value)
+	if n > MaxRowBytes {
+		return &schema.RowError{Expected: fmt.Sprintf("a row of at most %d bytes with its key", MaxRowBytes), Got: fmt.Sprintf("%d bytes", n), Code: schema.CodeTooLarge}
 	}
-	r := in.rows[partition]
-	if r == nil {
-		r = new(record.Rows)
-		in.rows[partition] = r
+	if in.bytes += n + rowOverhead; in.bytes > MaxRequestBytes {
+		return fmt.Errorf("the rows of the request take more than %d bytes; send fewer at a time: %w", MaxRequestBytes, record.ErrTooLarge)
 	}
-	r.Append(key, in.value)
+	to.rows.Append(key, in.value)
 	return nil
 }

@@ -2,17 +2,27 @@ package writer
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
 )
 
 // program is everything that can be prepared for publishing to one version of a
-// branch. Immutable, shared by concurrent requests.
+// branch. Shared by concurrent requests.
 type program struct {
 	Target
 	strict, lenient *schema.JSONToAvro // unknown fields rejected, ignored
 	key             *schema.Key        // nil without key fields
+	turn            atomic.Uint32      // of requests without keys
+	foreign         foreigns
+}
+
+// nextPartition takes turns, request by request. The turn is the branch's own:
+// with one for all, two streams that are written to in turn would each fill every
+// second partition only.
+func (p *program) nextPartition() record.Partition {
+	return record.Partition((p.turn.Add(1) - 1) % uint32(p.Partitions))
 }
 
 // maxPrograms bounds the cache; beyond it an arbitrary one is dropped and
@@ -32,7 +42,7 @@ func (w *Writer) program(t Target) (*program, error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.programs) >= maxPrograms {
+	if _, known := w.programs[t.View]; !known && len(w.programs) >= maxPrograms {
 		for v := range w.programs {
 			delete(w.programs, v)
 			break

@@ -11,7 +11,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"github.com/thermocline/thermocline/hotbuffer"
 	"github.com/thermocline/thermocline/record"
@@ -20,6 +19,10 @@ import (
 
 // MaxRowBytes bounds one encoded row, its key included.
 const MaxRowBytes = 1 << 20
+
+// MaxRequestBytes bounds the encoded rows of a request, with 12 bytes for each:
+// what the hot buffer takes at a time.
+const MaxRequestBytes = 96 << 20
 
 // MaxListed bounds how many rejected rows a result lists; all are counted.
 const MaxListed = 1000
@@ -112,7 +115,6 @@ func (e *RejectedError) Is(target error) bool { return target == record.ErrInval
 type Writer struct {
 	branches Branches
 	buffer   hotbuffer.Buffer
-	turn     atomic.Uint32 // the next partition for requests without keys
 
 	mu       sync.Mutex
 	programs map[record.ViewID]*program
@@ -143,12 +145,19 @@ func (w *Writer) Publish(ctx context.Context, q Request) (Result, error) {
 	}
 	in := intakes.Get().(*intake)
 	defer in.recycle()
-	in.begin(p, w.turn.Add(1))
-	if err := in.decode(ctx, q); err != nil {
-		return Result{}, fmt.Errorf("publish to %s: %w", q.Stream, err)
+	in.begin(p)
+	err = in.decode(ctx, q)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("publish to %s: %w", q.Stream, err)
+	case in.rejected > 0 && !q.SkipInvalid:
+		err = &RejectedError{Rows: in.listed, Total: in.rejected, Of: in.row}
 	}
-	if in.rejected > 0 && !q.SkipInvalid {
-		return Result{}, &RejectedError{Rows: in.listed, Total: in.rejected, Of: in.row}
+	if err != nil {
+		if out, ok := w.appended(ctx, t.View, producer); ok {
+			return out, nil
+		}
+		return Result{}, err
 	}
 	out := Result{Rejected: in.listed, RejectedRows: in.rejected}
 	if in.row == in.rejected && producer == nil {
@@ -158,11 +167,30 @@ func (w *Writer) Publish(ctx context.Context, q Request) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("publish to %s: %w", q.Stream, err)
 	}
-	out.Ranges, out.Duplicate = got.Ranges, got.Duplicate
-	for _, r := range got.Ranges {
-		out.Rows += r.Len()
+	return out.with(got.Ranges, got.Duplicate), nil
+}
+
+func (r Result) with(ranges []hotbuffer.PartRange, duplicate bool) Result {
+	r.Ranges, r.Duplicate = ranges, duplicate
+	for _, p := range ranges {
+		r.Rows += p.Len()
 	}
-	return out, nil
+	return r
+}
+
+// appended looks for an earlier attempt of a request whose rows are refused now:
+// the schema may have changed in between, and a retry must still learn that its
+// rows are in. The hot buffer tells only the newest request of a producer, which
+// is the one that a producer repeats, and nothing of idempotency keys.
+func (w *Writer) appended(ctx context.Context, v record.ViewID, p *hotbuffer.Producer) (Result, bool) {
+	if p == nil || p.Once {
+		return Result{}, false
+	}
+	newest, ranges, err := w.buffer.Newest(ctx, v, p.ID)
+	if err != nil || newest.Epoch != p.Epoch || newest.Sequence != p.Sequence {
+		return Result{}, false
+	}
+	return Result{}.with(ranges, true), true
 }
 
 func (q *Request) unknownFields() schema.UnknownFields {
