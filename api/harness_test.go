@@ -42,7 +42,7 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	ctx, stop := context.WithCancel(context.Background())
-	n, err := node.Open(ctx, node.Options{Dir: dir, CheckpointEvery: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
+	n, err := node.Open(ctx, node.Options{Dir: dir, SegmentBytes: 1 << 20, CheckpointEvery: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		panic(err)
 	}

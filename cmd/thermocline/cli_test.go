@@ -40,7 +40,7 @@ func testMain(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	quiet := slog.New(slog.DiscardHandler)
 	ctx, stop := context.WithCancel(context.Background())
-	n, err := node.Open(ctx, node.Options{Dir: dir, CheckpointEvery: 50 * time.Millisecond, Logger: quiet})
+	n, err := node.Open(ctx, node.Options{Dir: dir, SegmentBytes: 1 << 20, CheckpointEvery: 50 * time.Millisecond, Logger: quiet})
 	if err != nil {
 		panic(err)
 	}

@@ -38,6 +38,9 @@ type Options struct {
 	Dir string
 	// LogBytes bounds the hot log on disk; 0: the log's default.
 	LogBytes int64
+	// SegmentBytes is the size of the log's files, three of which are filled
+	// with zeros ahead; 0: the log's default. Tests keep them small.
+	SegmentBytes int64
 	// CheckpointEvery is the length of an epoch; 0: 2 s.
 	CheckpointEvery time.Duration
 	// OnFatal is called once when the log has failed for good: the process
@@ -52,6 +55,7 @@ type Options struct {
 
 // seams let this package's tests put faults and clocks between the parts.
 type seams struct {
+	log      func(*disk.Options)
 	buffer   func(hotbuffer.Buffer) hotbuffer.Buffer
 	pointers func(dataset.Pointers) dataset.Pointers
 	store    func(objstore.Store) objstore.Store
@@ -118,7 +122,11 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.catalog, err = catalog.Open(ctx, catalog.Options{Path: filepath.Join(dir, catalogFile)}); err != nil {
 		return nil, err
 	}
-	if n.log, err = disk.Open(filepath.Join(dir, logDir), disk.Options{MaxBytes: o.LogBytes, Logger: o.Logger, OnFatal: o.OnFatal}); err != nil {
+	hot := disk.Options{MaxBytes: o.LogBytes, SegmentBytes: o.SegmentBytes, Logger: o.Logger, OnFatal: o.OnFatal}
+	if o.seams.log != nil {
+		o.seams.log(&hot)
+	}
+	if n.log, err = disk.Open(filepath.Join(dir, logDir), hot); err != nil {
 		return nil, err
 	}
 	var files objstore.Store
