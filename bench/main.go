@@ -74,7 +74,7 @@ func run(ctx context.Context, o options) error {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	fmt.Printf("%-34s %12s %10s %10s %10s\n", "phase", "rows/s", "MB/s", "p50 ms", "p99 ms")
+	fmt.Printf("%-36s %12s %10s %10s %10s\n", "phase", "rows/s", "MB/s", "p50 ms", "p99 ms")
 	for _, phase := range []func(context.Context) error{
 		b.publishNDJSON, b.publishAvro, b.publishArrow, b.publishSmall, b.append, b.archive, b.read,
 	} {
@@ -96,5 +96,5 @@ func report(name string, rows int, bytes int64, took time.Duration, latencies []
 		return fmt.Sprintf("%.2f", float64(latencies[int(q*float64(len(latencies)-1))].Microseconds())/1000)
 	}
 	s := took.Seconds()
-	fmt.Printf("%-34s %12.0f %10.1f %10s %10s\n", name, float64(rows)/s, float64(bytes)/s/1e6, p(0.5), p(0.99))
+	fmt.Printf("%-36s %12.0f %10.1f %10s %10s\n", name, float64(rows)/s, float64(bytes)/s/1e6, p(0.5), p(0.99))
 }
