@@ -47,7 +47,8 @@ func (v *flatBuffer) table(at int) flatTable {
 		return none
 	}
 	vsize, size := int(binary.LittleEndian.Uint16(v.b[vt:])), int(binary.LittleEndian.Uint16(v.b[vt+2:]))
-	if vsize < 4 || vsize > len(v.b)-vt || size < 4 || size > len(v.b)-at {
+	// An odd size would leave a last field that readers see and fields do not.
+	if vsize < 4 || vsize&1 != 0 || vsize > len(v.b)-vt || size < 4 || size > len(v.b)-at {
 		v.failed = true
 		return none
 	}
