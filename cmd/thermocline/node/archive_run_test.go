@@ -17,6 +17,7 @@ import (
 	"github.com/thermocline/thermocline/branch"
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/hotbuffer"
+	"github.com/thermocline/thermocline/hotbuffer/disk"
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
 	"github.com/thermocline/thermocline/writer"
@@ -285,7 +286,7 @@ func TestArchiveMemoryIsBounded(t *testing.T) {
 	if testing.Short() || raceEnabled {
 		t.Skip("too slow here")
 	}
-	w := newWorldWith(t, catalog.Settings{Partitions: 4}, Options{})
+	w := newWorldWith(t, catalog.Settings{Partitions: 4}, Options{seams: seams{log: func(*disk.Options) {}}})
 	const rows, each = 600_000, 20_000 // of 1 kB: more than the bound
 	noise := rand.New(rand.NewPCG(1, 2))
 	random := make([]byte, 4<<20)

@@ -217,7 +217,7 @@ func TestChangesSurviveEveryFault(t *testing.T) {
 				t.Parallel()
 				f := &faults{}
 				w := newWorldWith(t, catalog.Settings{}, Options{seams: f.seams()})
-				for at := 1; ; at++ {
+				for at := 1; ; at += stride {
 					if name == "delete" {
 						if _, err := w.node.directory.Create(t.Context(), fmt.Sprintf("d%d", at), mustParse(t, worldSchema), catalog.Settings{}); err != nil {
 							t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"github.com/thermocline/thermocline/api"
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/dataset/objstore"
+	"github.com/thermocline/thermocline/hotbuffer/disk"
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
@@ -76,6 +77,9 @@ func (w *world) open() {
 	o.Dir = w.dir
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.seams.log == nil {
+		o.seams.log = func(o *disk.Options) { o.SegmentBytes = 1 << 20 } // quick to zero
 	}
 	n, err := Open(w.t.Context(), o)
 	if err != nil {
