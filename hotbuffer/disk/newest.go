@@ -11,11 +11,15 @@ import (
 
 // Newest implements hotbuffer.Buffer. It asks the committer, which owns what is
 // remembered, so it waits for the commit under way: what it returns is durable.
-func (l *Log) Newest(ctx context.Context, id record.ViewID, p hotbuffer.ProducerID) (newest hotbuffer.Producer, ranges []hotbuffer.PartRange, err error) {
+func (l *Log) Newest(ctx context.Context, id record.ViewID, p hotbuffer.ProducerID) (hotbuffer.Producer, []hotbuffer.PartRange, error) {
 	if _, err := l.opened(id); err != nil {
-		return newest, nil, fmt.Errorf("newest request: %w", err)
+		return hotbuffer.Producer{}, nil, fmt.Errorf("newest request: %w", err)
 	}
-	err = l.between(ctx, func() error {
+	// Read only after the committer has answered: when ctx ends first it may
+	// still be writing them.
+	var newest hotbuffer.Producer
+	var ranges []hotbuffer.PartRange
+	err := l.between(ctx, func() error {
 		if err := l.poison(); err != nil {
 			return err // the newest one may be of the commit that failed
 		}
