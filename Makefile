@@ -5,6 +5,9 @@ PYTHON ?= python3
 # How many packages are compiled and tested at a time.
 JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 
+# Without C, as releases are. What is compiled for the binary serves vet again.
+PURE := CGO_ENABLED=0 $(GO)
+
 VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GOLANGCI_LINT := v2.15.0
 
@@ -23,14 +26,13 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/thermocline
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/thermocline ./cmd/thermocline
+	$(PURE) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/thermocline ./cmd/thermocline
 
 demo: build ## stream a week of real earthquakes through a server, and go on serving
 	bin/thermocline demo
 
 test: $(VENV)/.ready build cc ## install what the tests need, and run all of them with the race detector
-	$(GO) vet ./...
-	cd interop && $(GO) vet ./...
+	$(PURE) vet -trimpath ./...
 	$(GO) test ./internal/lint
 	$(GO) test -race -p $(JOBS) -timeout 10m $(PARTS)
 	cd interop && THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' $(GO) test -race -count=1 -timeout 5m ./...
