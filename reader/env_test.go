@@ -327,12 +327,6 @@ func (p *pointers) SwapTablePointer(_ context.Context, id, from, to string) erro
 	return nil
 }
 
-func (p *pointers) drop(id string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.at, id)
-}
-
 // checkpoints is a CheckpointStore in memory, as strict as the catalog.
 type checkpoints struct {
 	mu    sync.Mutex

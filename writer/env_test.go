@@ -296,3 +296,27 @@ func stringsRecord(t testing.TB, values ...string) arrow.RecordBatch {
 	defer col.Release()
 	return array.NewRecordBatch(arrow.NewSchema([]arrow.Field{{Name: "k", Type: arrow.BinaryTypes.String}}, nil), []arrow.Array{col}, int64(len(values)))
 }
+
+// kept is a hot buffer that keeps the last append's rows.
+type kept struct {
+	hotbuffer.Buffer
+	rows [][2]string // key, value
+}
+
+func (b *kept) Append(_ context.Context, _ record.ViewID, a hotbuffer.Append) (hotbuffer.Appended, error) {
+	var out hotbuffer.Appended
+	for _, p := range a.Parts {
+		for i := range p.Rows.Len() {
+			key, value := p.Rows.Row(i)
+			b.rows = append(b.rows, [2]string{string(key), string(value)})
+		}
+		out.Ranges = append(out.Ranges, hotbuffer.PartRange{Partition: p.Partition, Range: record.Range{End: record.Offset(p.Rows.Len())}})
+	}
+	return out, nil
+}
+
+func (b *kept) take() [][2]string {
+	rows := b.rows
+	b.rows = nil
+	return rows
+}

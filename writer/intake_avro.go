@@ -24,7 +24,7 @@ const (
 func (in *intake) decodeAvro(ctx context.Context, q Request) error {
 	file, err := ocf.NewReader(bytes.NewReader(q.Body))
 	if err != nil {
-		return err
+		return bodysFault(err)
 	}
 	f, err := in.p.foreign.find(in.p, file.Schema(), q.unknownFields())
 	if err != nil {
@@ -39,7 +39,7 @@ func (in *intake) decodeAvro(ctx context.Context, q Request) error {
 			return d.flush(ctx)
 		}
 		if err != nil {
-			return err
+			return bodysFault(err)
 		}
 		if total += len(data); total > maxAvroBytes {
 			return fmt.Errorf("the Avro blocks decompress to more than %d bytes; send fewer rows at a time: %w", maxAvroBytes, record.ErrTooLarge)
@@ -48,6 +48,14 @@ func (in *intake) decodeAvro(ctx context.Context, q Request) error {
 			return err
 		}
 	}
+}
+
+// bodysFault: what is read lies in memory, so that no error is the reading's.
+func bodysFault(err error) error {
+	if errors.Is(err, record.ErrInvalid) || errors.Is(err, record.ErrTooLarge) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, record.ErrInvalid)
 }
 
 // avroIntake is the state of one container being read.

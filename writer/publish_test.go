@@ -193,8 +193,7 @@ func TestLargeRows(t *testing.T) {
 		for f, body := range map[writer.Format]func() []byte{
 			writer.JSON: func() []byte { return ndjson },
 			writer.Avro: func() []byte {
-				d := append([]byte(nil), byte(0))
-				d = append(varint(int64(c.size)), bytes.Repeat([]byte("x"), c.size)...)
+				d := append(varint(int64(c.size)), bytes.Repeat([]byte("x"), c.size)...)
 				return container(t, wide.Avro(), ocf.Snappy, append(d, 0))
 			},
 			writer.Arrow: func() []byte {
@@ -423,8 +422,8 @@ func TestProducersWithoutRows(t *testing.T) {
 
 // canceled is a context that ends at the nth look.
 type canceled struct {
-	context.Context
-	looks int
+	context.Context //nolint:containedctx // it is one
+	looks           int
 }
 
 func (c *canceled) Err() error {
