@@ -366,6 +366,74 @@ func TestStaleArchiverIsFenced(t *testing.T) {
 	}
 }
 
+// The epoch alone stops a stale archiver, before the other has moved anything.
+func TestFenceAloneStopsAStaleArchiver(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, catalog.Settings{}, Options{})
+	b := w.state().Branch.ID
+	w.publish(30)
+	first, second := w.otherArchiver("first", archiver.StepUpload), w.otherArchiver("second", archiver.StepFence)
+	answer := make(chan error)
+	go func() {
+		_, err := first.Archive(t.Context(), b)
+		answer <- err
+	}()
+	<-first.sleeps
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		second.takeOver(t, b)
+	}()
+	<-second.sleeps
+	close(first.wake)
+	if err := <-answer; !errors.Is(err, record.ErrFenced) {
+		t.Errorf("the stale archiver: %v, want ErrFenced", err)
+	}
+	if m := w.marker(); m.Offsets.RowsSince(nil) != 0 {
+		t.Errorf("it archived up to %v", m.Offsets)
+	}
+	close(second.wake)
+	<-over
+	w.archivedBy(second)
+}
+
+// archivedBy checks that another archiver has everything cold.
+func (w *world) archivedBy(s *sleeper) {
+	w.t.Helper()
+	s.takeOver(w.t, w.state().Branch.ID)
+	if m := w.marker(); m.Offsets.RowsSince(nil) != w.next {
+		w.t.Errorf("archived up to %v of %d rows", m.Offsets, w.next)
+	}
+	w.whole()
+}
+
+// An archiver whose lease is good but whose epoch the dataset has passed takes
+// larger epochs until it is ahead.
+func TestEpochOfTheDatasetDecides(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, catalog.Settings{}, Options{})
+	w.publish(5)
+	w.archive()
+	m := *w.marker()
+	m.Epoch += 3
+	m.CommitID = "by hand"
+	if _, err := w.node.datasets.Commit(t.Context(), w.state().Branch.TableUUID, dataset.Commit{Marker: &m}); err != nil {
+		t.Fatal(err)
+	}
+	w.publish(5)
+	fenced := 0
+	for ; errors.Is(w.tryArchive(), record.ErrFenced); fenced++ {
+		if fenced > 5 {
+			t.Fatal("it never gets ahead")
+		}
+	}
+	if fenced == 0 {
+		t.Error("it archived under an epoch that had passed")
+	}
+	w.archived()
+	w.epochsGrow()
+}
+
 // epochsGrow checks that the epochs of a view never go back along the history.
 func (w *world) epochsGrow() {
 	w.t.Helper()
@@ -465,7 +533,44 @@ func TestCommitOutcomeUnknown(t *testing.T) {
 	}
 }
 
+// A swap whose outcome was unknown may still land while the next archive is at
+// work on the same rows: then that one is refused, and no row is there twice.
+func TestCommitThatLandsLate(t *testing.T) {
+	t.Parallel()
+	p := &mutePointers{}
+	var land func()
+	w := newWorldWith(t, catalog.Settings{}, Options{
+		seams: seams{pointers: func(real dataset.Pointers) dataset.Pointers { p.Pointers = real; return p }},
+		Reached: func(s archiver.Step) {
+			if s == archiver.StepUpload && land != nil {
+				land()
+				land = nil
+			}
+		},
+	})
+	w.publish(10)
+	w.archive()
+	w.publish(10)
+	p.mute(true)
+	if err := w.tryArchive(); !errors.Is(err, dataset.ErrOutcomeUnknown) {
+		t.Fatalf("%v, want ErrOutcomeUnknown", err)
+	}
+	p.mute(false)
+	land = func() {
+		if err := p.Pointers.SwapTablePointer(t.Context(), p.late[0], p.late[1], p.late[2]); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := w.tryArchive(); !errors.Is(err, record.ErrFenced) {
+		t.Errorf("%v, want ErrFenced", err)
+	}
+	w.whole()
+	w.archived()
+}
+
 type mutePointers struct {
+	late [3]string // the swap that was not made
+
 	dataset.Pointers
 	landed bool
 	mu     sync.Mutex
@@ -485,6 +590,7 @@ func (p *mutePointers) SwapTablePointer(ctx context.Context, id, from, to string
 	p.silent = muted
 	p.mu.Unlock()
 	if muted && !p.landed {
+		p.late = [3]string{id, from, to}
 		return errInjected
 	}
 	err := p.Pointers.SwapTablePointer(ctx, id, from, to)

@@ -116,6 +116,66 @@ func TestResetsLoseNoAcknowledgedRow(t *testing.T) {
 	}
 }
 
+// A reset and a delete wait for appends under way; a publish that comes meanwhile
+// waits for them.
+func TestChangesWaitForAppends(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"reset", "delete", "evolve"} {
+		b := &slowBuffer{begun: make(chan struct{}), resume: make(chan struct{})}
+		w := newWorldWith(t, catalog.Settings{}, Options{seams: seams{buffer: func(real hotbuffer.Buffer) hotbuffer.Buffer { b.Buffer = real; return b }}})
+		published := make(chan error, 2)
+		publish := func() {
+			_, err := w.node.writer.Publish(t.Context(), writer.Request{Stream: "s", Branch: "main", Format: writer.JSON, Body: []byte(`{"k":"a","n":1}`)})
+			published <- err
+		}
+		go publish()
+		<-b.begun
+		changed := make(chan error, 1)
+		go func() {
+			var err error
+			switch kind {
+			case "reset":
+				_, err = w.node.directory.Reset(t.Context(), "s", "main", nil, same)
+			case "delete":
+				err = w.node.directory.Delete(t.Context(), "s")
+			case "evolve":
+				_, err = w.node.directory.Evolve(t.Context(), "s", "main", mustParse(t, `{"fields":[{"name":"k","type":"STRING","nullable":false}]}`))
+			}
+			changed <- err
+		}()
+		select {
+		case err := <-changed:
+			t.Errorf("%s did not wait: %v", kind, err)
+			changed <- err
+		case <-time.After(50 * time.Millisecond):
+		}
+		close(b.resume)
+		if err := errors.Join(<-published, <-changed); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+		if kind == "reset" {
+			w.archive()
+			if got := w.mostRows(1); got != 1 {
+				t.Errorf("%d rows of the old view, want 1", got)
+			}
+		}
+	}
+}
+
+// slowBuffer holds the first append until resume is closed.
+type slowBuffer struct {
+	hotbuffer.Buffer
+	once   sync.Once
+	begun  chan struct{}
+	resume chan struct{}
+}
+
+func (b *slowBuffer) Append(ctx context.Context, v record.ViewID, a hotbuffer.Append) (hotbuffer.Appended, error) {
+	b.once.Do(func() { close(b.begun) })
+	<-b.resume
+	return b.Buffer.Append(ctx, v, a)
+}
+
 // rowsOf returns n of every row in a version of the dataset.
 func (w *world) rowsOf(snapshot int64) (all []int64, err error) {
 	for b, err := range w.table().Scan(w.t.Context(), dataset.ScanOptions{SnapshotID: snapshot, Schema: w.state().Schema.WithSystem()}) {
