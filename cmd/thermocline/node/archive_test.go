@@ -830,8 +830,8 @@ func TestBacklogIsArchivedInParts(t *testing.T) {
 	s.archiver = func(o *archiver.Options) { leases(o); o.CommitBytes = 3000 }
 	w := newWorldWith(t, catalog.Settings{Partitions: 2, KeyFields: []string{"k"}}, Options{seams: s})
 	cuts := map[string]bool{}
-	for range 40 {
-		w.publish(20)
+	for i := range 40 {
+		w.publish(13 + i%9)
 		cp, err := w.node.checks.Take(t.Context(), w.view())
 		if err != nil {
 			t.Fatal(err)
