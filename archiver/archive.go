@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/google/uuid"
-
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/record"
@@ -115,6 +113,9 @@ type work struct {
 	goal   *catalog.Checkpoint
 	schema *schema.Schema
 
+	// salvaged: the hot buffer has lost rows of the view; goal is what is left.
+	salvaged bool
+
 	// Of the flush under way.
 	table  *dataset.Table
 	marker *dataset.Marker    // nil: none; else perhaps of the view before
@@ -196,141 +197,4 @@ func (w *work) flush(ctx context.Context, out *Result) (done bool, err error) {
 	}
 	out.Archived = w.start
 	return w.start.Covers(w.goal.Cut), nil
-}
-
-// load reads the dataset's head and what it says about the view; past tells that
-// the dataset has moved on from it. Hot buffer and dataset must fit together: a
-// gap between them would be lost rows, and must not be archived over.
-func (w *work) load(ctx context.Context) (past bool, err error) {
-	// Others may commit and release between two looks. So the start is looked
-	// at before the dataset, the end behind it: each is then a bound.
-	before, gone := w.a.o.Buffer.Ends(w.view.ID)
-	if w.table, err = w.a.o.Datasets.Load(ctx, w.target.Table); err != nil {
-		return false, err
-	}
-	if w.marker, err = w.table.Marker(); err != nil {
-		return false, err
-	}
-	w.start = record.Offsets{}
-	if m := w.marker; m != nil {
-		switch {
-		case m.Cluster != w.a.o.Cluster:
-			return false, fmt.Errorf("the dataset was archived by the cluster %q, this one is %q, and its offsets mean nothing here; give the table back, or copy it into a new stream: %w", m.Cluster, w.a.o.Cluster, record.ErrConflict)
-		case m.ViewNumber > w.view.Number && w.active:
-			return false, fmt.Errorf("the dataset carries view %d, which the catalog does not know; restore a newer catalog: %w", m.ViewNumber, record.ErrConflict)
-		case m.ViewNumber > w.view.Number:
-			return true, nil // a crash came between the next view's first commit and Retire
-		case m.View == w.view.ID && m.Epoch > w.epoch:
-			return false, fmt.Errorf("the dataset carries epoch %d, ours is %d: %w", m.Epoch, w.epoch, record.ErrFenced)
-		case m.View == w.view.ID:
-			w.start = m.Offsets
-		}
-	}
-	if gone != nil {
-		return false, gone
-	}
-	after, err := w.a.o.Buffer.Ends(w.view.ID)
-	if err != nil {
-		return false, err
-	}
-	if !w.start.Covers(before.Start) {
-		return false, fmt.Errorf("rows up to %v are archived, but the hot buffer begins at %v: the dataset was rolled back behind rows that only it had; roll it forward again: %w", w.start, before.Start, record.ErrCorrupt)
-	}
-	if !after.End.Covers(w.start) && !w.active {
-		// Whoever reset the stream was told.
-		w.a.o.Logger.Error("give up the rest of a view whose hot rows are lost", "branch", w.target.Name, "view", w.view.ID, "archived", w.start, "hot", after.End)
-		return true, nil
-	}
-	if !after.End.Covers(w.start) {
-		return false, fmt.Errorf("rows up to %v are archived, but the hot buffer ends at %v: it is older than the dataset; restore a newer one, or reset the stream: %w", w.start, after.End, record.ErrCorrupt)
-	}
-	w.s.note.moved(w.view.ID, w.start)
-	return false, nil
-}
-
-// aim fixes the goal, once per archive, so that it ends while rows keep coming.
-// The goal is a checkpoint, so that no epoch lies in two archives and files hold
-// whole intervals of the view's order.
-func (w *work) aim(ctx context.Context) error {
-	cp, err := w.a.o.Checkpoints.Take(ctx, w.view.ID)
-	if err != nil {
-		return err
-	}
-	// The schema is asked for behind the cut: rows below it were written with
-	// this one or earlier ones, so that no column of theirs is dropped.
-	t, err := w.a.o.Branches.ArchiveTarget(ctx, w.target.Branch)
-	if err != nil {
-		return err
-	}
-	for _, v := range t.Views {
-		if v.ID == w.view.ID {
-			w.goal, w.schema = &cp, v.Schema
-			return nil
-		}
-	}
-	return fmt.Errorf("the view was retired meanwhile: %w", record.ErrFenced)
-}
-
-func (w *work) newMarker(offsets record.Offsets, throughMs int64) *dataset.Marker {
-	return &dataset.Marker{
-		View: w.view.ID, ViewNumber: w.view.Number, Epoch: w.epoch, Offsets: offsets,
-		CommitID: uuid.NewString(), Cluster: w.a.o.Cluster, ValidThroughMs: throughMs,
-	}
-}
-
-func (w *work) fence(ctx context.Context, reset bool) error {
-	old := w.marker
-	c := dataset.Commit{Base: w.table, Check: func(t *dataset.Table) error {
-		m, err := t.Marker()
-		switch {
-		case err != nil:
-			return err
-		case m == nil && old == nil:
-			return nil
-		case m == nil || old == nil || m.View != old.View || !m.Offsets.Equal(old.Offsets):
-			return fmt.Errorf("another archiver moved the dataset meanwhile: %w", record.ErrFenced)
-		case m.View == w.view.ID && m.Epoch >= w.epoch:
-			return fmt.Errorf("the dataset carries epoch %d, ours is %d: %w", m.Epoch, w.epoch, record.ErrFenced)
-		}
-		return nil
-	}}
-	through := int64(0)
-	if reset {
-		c.RemoveAll, c.Schema = true, w.schema
-	} else if old != nil {
-		through = old.ValidThroughMs
-	}
-	c.Marker = w.newMarker(w.start, through)
-	table, err := w.a.o.Datasets.Commit(ctx, w.target.Table, c)
-	if err != nil {
-		return fmt.Errorf("fence: %w", err)
-	}
-	w.table = table
-	return nil
-}
-
-func (w *work) commit(ctx context.Context, files []dataset.DataFile) error {
-	// The checkpoint's time, not the clock's: a row whose append was under way
-	// at the cut may have an earlier time than the clock showed.
-	table, err := w.a.o.Datasets.Commit(ctx, w.target.Table, dataset.Commit{
-		Base: w.table, Add: files, Marker: w.newMarker(w.end.Cut, w.end.Timestamp), Schema: w.schema,
-		Check: func(t *dataset.Table) error {
-			m, err := t.Marker()
-			switch {
-			case err != nil:
-				return err
-			case m == nil || m.View != w.view.ID || m.Epoch != w.epoch:
-				return fmt.Errorf("the dataset no longer carries our epoch %d of view %d: %w", w.epoch, w.view.Number, record.ErrFenced)
-			case !m.Offsets.Equal(w.start):
-				return fmt.Errorf("the dataset stands at %v, our archive began at %v: %w", m.Offsets, w.start, record.ErrFenced)
-			}
-			return nil
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
-	w.table, w.start = table, w.end.Cut
-	w.s.note.moved(w.view.ID, w.start)
-	return nil
 }

@@ -68,6 +68,8 @@ type Checkpoints interface {
 	// Take makes sure that a checkpoint covers all rows durable now, and
 	// returns the newest.
 	Take(ctx context.Context, v record.ViewID) (catalog.Checkpoint, error)
+	// Latest returns the newest, the zero Checkpoint if there is none.
+	Latest(ctx context.Context, v record.ViewID) (catalog.Checkpoint, error)
 	// Next returns the first checkpoint beyond a position.
 	Next(ctx context.Context, v record.ViewID, after record.Offsets) (catalog.Checkpoint, error)
 }

@@ -11,6 +11,9 @@ import (
 // release lets the hot buffer forget what the dataset holds, but for rows that
 // are younger than the branch's hot retention.
 func (w *work) release(ctx context.Context) error {
+	if w.salvaged {
+		return nil // the view goes altogether
+	}
 	ends, err := w.a.o.Buffer.Ends(w.view.ID)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -144,33 +145,40 @@ func (e *env) take() catalog.Checkpoint {
 // file writes the hot rows [from, to) to a data file.
 func (e *env) file(from, to record.Offsets) dataset.DataFile {
 	e.t.Helper()
-	return e.fileAs(from, to, func(p record.Partition) record.Partition { return p })
+	return e.write(e.decode(from, to, number, func(p record.Partition) record.Partition { return p }))
 }
 
-// fileAs gives the rows other partitions than they have.
-func (e *env) fileAs(from, to record.Offsets, as func(record.Partition) record.Partition) dataset.DataFile {
+// decode gives the hot rows [from, to) as if of another view and other partitions.
+func (e *env) decode(from, to record.Offsets, of record.ViewNumber, as func(record.Partition) record.Partition) arrow.RecordBatch {
 	e.t.Helper()
-	ctx := e.t.Context()
-	table := e.table()
-	w, err := table.NewFileWriter(ctx, dataset.FileName{View: number, Epoch: 1}, e.target.Schema, dataset.Parquet)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	dec := schema.NewRowDecoder(e.target.Schema.WithSystem(), number, e.schemas.SchemaByID, memory.DefaultAllocator)
+	dec := schema.NewRowDecoder(e.target.Schema.WithSystem(), of, e.schemas.SchemaByID, memory.DefaultAllocator)
 	defer dec.Release()
-	for b, err := range hotbuffer.Scan(ctx, e.log, view, from, to) {
+	for b, err := range hotbuffer.Scan(e.t.Context(), e.log, view, from, to) {
 		if err != nil {
 			e.t.Fatal(err)
 		}
-		if err := dec.AppendBatch(ctx, as(b.Partition), b.Batch, b.Skip, b.Limit); err != nil {
+		if err := dec.AppendBatch(e.t.Context(), as(b.Partition), b.Batch, b.Skip, b.Limit); err != nil {
 			e.t.Fatal(err)
 		}
 	}
-	if rows := dec.Take(); rows != nil {
-		defer rows.Release()
+	return dec.Take()
+}
+
+// write makes a data file of batches, which it releases.
+func (e *env) write(batches ...arrow.RecordBatch) dataset.DataFile {
+	e.t.Helper()
+	w, err := e.table().NewFileWriter(e.t.Context(), dataset.FileName{View: number, Epoch: 1}, e.target.Schema, dataset.Parquet)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	for _, rows := range batches {
+		if rows == nil {
+			continue
+		}
 		if err := w.Write(rows); err != nil {
 			e.t.Fatal(err)
 		}
+		rows.Release()
 	}
 	f, err := w.Close()
 	if err != nil {
@@ -427,4 +435,29 @@ type countingTables struct {
 func (c *countingTables) Load(ctx context.Context, id string) (*dataset.Table, error) {
 	c.n.Add(1)
 	return c.Tables.Load(ctx, id)
+}
+
+// meddling is a hot buffer in which things happen between two calls.
+type meddling struct {
+	hotbuffer.Buffer
+	ends func(hotbuffer.Ends) hotbuffer.Ends // behind Ends
+	read func(record.Partition, record.Offset) error
+}
+
+func (b *meddling) Ends(v record.ViewID) (hotbuffer.Ends, error) {
+	e, err := b.Buffer.Ends(v)
+	if b.ends != nil && err == nil {
+		e = b.ends(e)
+	}
+	return e, err
+}
+
+func (b *meddling) Read(ctx context.Context, v record.ViewID, p record.Partition, from record.Offset, most int) ([]record.Batch, error) {
+	if b.read != nil {
+		if err := b.read(p, from); err != nil {
+			return nil, err
+		}
+		most = 1 // batch by batch
+	}
+	return b.Buffer.Read(ctx, v, p, from, most)
 }

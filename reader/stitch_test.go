@@ -3,6 +3,7 @@ package reader_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/dataset"
+	"github.com/thermocline/thermocline/hotbuffer"
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
 )
@@ -270,11 +272,12 @@ func TestPartitionsGrow(t *testing.T) {
 // of this one, and no panic.
 func TestForeignIdentity(t *testing.T) {
 	t.Parallel()
-	for _, as := range []record.Partition{-1, 1, 1 << 30} {
+	for as, of := range map[record.Partition]record.ViewNumber{-1: number, 1: number, 1 << 30: number, 0: number - 1} {
 		e := newEnv(t, 1)
 		e.publish(0, 20)
-		ours, theirs := e.file(nil, record.Offsets{10}), e.fileAs(nil, record.Offsets{10}, func(record.Partition) record.Partition { return as })
-		e.commit(dataset.Marker{View: view, ViewNumber: number, Offsets: record.Offsets{10}}, theirs, ours)
+		theirs := e.decode(nil, record.Offsets{10}, of, func(record.Partition) record.Partition { return as })
+		ours := e.decode(nil, record.Offsets{10}, number, func(p record.Partition) record.Partition { return p })
+		e.commit(dataset.Marker{View: view, ViewNumber: number, Offsets: record.Offsets{10}}, e.write(theirs, ours))
 		e.release(record.Offsets{10})
 		got, _ := e.read(reader.Request{})
 		e.want(got, count(20))
@@ -334,4 +337,87 @@ func TestLeavingTheLoop(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Rows that are released again and again between the look at the hot buffer and
+// the read of it are found in the dataset; what never can be found ends the read.
+func TestReleaseBetweenEndsAndRead(t *testing.T) {
+	t.Parallel()
+	for stale, good := range map[int]bool{0: true, 1: true, 3: true, 1000: false} {
+		e := newEnv(t, 1)
+		e.publish(0, 10)
+		late := &meddling{Buffer: e.log}
+		e.r = reader.New(late, e.datasets, e.schemas, e.checks)
+		res, err := e.r.Read(t.Context(), e.target, reader.Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.flush()
+		n := 0
+		late.ends = func(ends hotbuffer.Ends) hotbuffer.Ends {
+			if n++; n <= stale {
+				ends.Start = record.Offsets{0}
+			}
+			return ends
+		}
+		var got []int64
+		var last error
+		for b, err := range res.Batches {
+			if last = err; err == nil {
+				got = append(got, numbers(b)...)
+			}
+		}
+		if good && last != nil || !good && !errors.Is(last, record.ErrOutOfRange) || n > 20 {
+			t.Fatalf("%d stale looks: %v after %d looks", stale, last, n)
+		}
+		if good {
+			e.want(got, count(10))
+		}
+	}
+}
+
+// A view that is dropped between two calls is gone too.
+func TestDropBetweenEndsAndRead(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, 1)
+	e.publish(0, 10)
+	late := &meddling{Buffer: e.log}
+	res, err := reader.New(late, e.datasets, e.schemas, e.checks).Read(t.Context(), e.target, reader.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	late.ends = func(ends hotbuffer.Ends) hotbuffer.Ends {
+		if err := e.log.Drop(t.Context(), view); err != nil {
+			t.Error(err)
+		}
+		return ends
+	}
+	for _, err := range res.Batches {
+		if !errors.Is(err, reader.ErrViewGone) {
+			t.Errorf("got %v, want ErrViewGone", err)
+		}
+	}
+}
+
+// What can be read before damage is read, then the damage is told.
+func TestDamageInTheHotBuffer(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t, 2)
+	for range 5 {
+		e.publish(0, 2)
+		e.publish(1, 2)
+	}
+	damage := fmt.Errorf("segment 3: %w", record.ErrCorrupt)
+	b := &meddling{Buffer: e.log, read: func(p record.Partition, o record.Offset) error {
+		if p == 1 && o >= 6 {
+			return damage
+		}
+		return nil
+	}}
+	e.r = reader.New(b, e.datasets, e.schemas, e.checks)
+	got, _, err := e.tryRead(reader.Request{})
+	if !errors.Is(err, damage) {
+		t.Fatalf("got %v, want the damage", err)
+	}
+	e.want(got, count(12))
 }

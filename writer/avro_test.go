@@ -283,6 +283,15 @@ func TestAvroBombs(t *testing.T) {
 			t.Errorf("got %+v", out)
 		}
 	})
+	t.Run("large row that is mostly ignored", func(t *testing.T) {
+		t.Parallel()
+		e := newEnv(t, parse(t, `{"fields":[{"name":"y","type":"LONG"}]}`), 1)
+		d := append(varint(2<<20), make([]byte, 2<<20)...)
+		out := e.must(writer.Request{Format: writer.Avro, SkipInvalid: true, IgnoreUnknown: true, Body: container(t, one(`"bytes"`), ocf.Zstd, varint(0), d)})
+		if out.Rows != 1 || out.RejectedRows != 1 || out.Rejected[0].Row != 1 || out.Rejected[0].Code != schema.CodeTooLarge {
+			t.Errorf("got %+v", out)
+		}
+	})
 	t.Run("nulls that are wide as columns", func(t *testing.T) {
 		t.Parallel()
 		var theirs, ours []string

@@ -297,13 +297,15 @@ func stringsRecord(t testing.TB, values ...string) arrow.RecordBatch {
 	return array.NewRecordBatch(arrow.NewSchema([]arrow.Field{{Name: "k", Type: arrow.BinaryTypes.String}}, nil), []arrow.Array{col}, int64(len(values)))
 }
 
-// kept is a hot buffer that keeps the last append's rows.
+// kept is a hot buffer that keeps rows until they are taken.
 type kept struct {
 	hotbuffer.Buffer
-	rows [][2]string // key, value
+	rows    [][2]string // key, value
+	appends int
 }
 
 func (b *kept) Append(_ context.Context, _ record.ViewID, a hotbuffer.Append) (hotbuffer.Appended, error) {
+	b.appends++
 	var out hotbuffer.Appended
 	for _, p := range a.Parts {
 		for i := range p.Rows.Len() {

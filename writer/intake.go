@@ -56,20 +56,25 @@ func (in *intake) begin(p *program) {
 	}
 }
 
-// recycle gives the memory to a later request. Nothing of this one may be
-// visible there, whatever its fate.
+// recycle gives the memory to a later request, if it is not too much.
 func (in *intake) recycle() {
+	if in.reset() <= keepBytes {
+		intakes.Put(in)
+	}
+}
+
+// reset forgets the request, whatever became of it: nothing of it may be seen by
+// a later one. It returns about how much memory in holds.
+func (in *intake) reset() (size int) {
 	in.p, in.listed = nil, nil
-	size := cap(in.value) + cap(in.key)
+	size = cap(in.value) + cap(in.key)
 	for i := range in.shards {
 		s := &in.shards[i]
 		s.most = max(s.most, s.rows.Bytes()+rowOverhead*s.rows.Len())
 		size += s.most
 		s.rows.Reset()
 	}
-	if size <= keepBytes {
-		intakes.Put(in)
-	}
+	return size
 }
 
 // parts lists the partitions that got rows.
