@@ -72,6 +72,9 @@ func (r *Rows) Row(i int) (key, value []byte) {
 	e := r.ends[i]
 	if !e.keyNull {
 		key = r.buf[start:e.key:e.key]
+		if key == nil { // an empty key, and nothing in the arena yet
+			key = []byte{}
+		}
 	}
 	return key, r.buf[e.key:e.value:e.value]
 }

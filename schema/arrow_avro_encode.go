@@ -15,7 +15,7 @@ func (r *ArrowRows) encodeFields(dst []byte, fields []source, i int) ([]byte, bo
 	for k := range fields {
 		var ok bool
 		if dst, ok = r.encode(dst, &fields[k], i); !ok {
-			r.err.in(fields[k].target.Name)
+			r.err = r.err.in(fields[k].target.Name)
 			return dst, false
 		}
 	}
@@ -107,7 +107,7 @@ func (r *ArrowRows) encodeList(dst []byte, s *source, i int) ([]byte, bool) {
 		for k := range s.parts {
 			var ok bool
 			if dst, ok = r.encode(dst, &s.parts[k], j); !ok {
-				r.err.in(r.step(s, j-int(from), j))
+				r.err = r.err.in(r.step(s, j-int(from), j))
 				return dst, false
 			}
 		}

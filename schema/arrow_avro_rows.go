@@ -39,7 +39,7 @@ func (p *ArrowToAvro) Bind(rec arrow.RecordBatch) (rows *ArrowRows, err error) {
 		}
 	}()
 	if err := array.ValidateRecord(rec); err != nil {
-		return nil, fmt.Errorf("schema: malformed Arrow batch: %v: %w", err, record.ErrInvalid)
+		return nil, fmt.Errorf("schema: malformed Arrow batch: %w: %w", err, record.ErrInvalid)
 	}
 	rows = &ArrowRows{n: int(rec.NumRows()), limit: p.limit}
 	for i := range p.parts {

@@ -186,7 +186,7 @@ func (b *Builder) take(at int, dt arrow.DataType) arrow.ArrayData {
 		children = []arrow.ArrayData{b.take(at+1, dt.(*arrow.ListType).Elem())}
 	case entries:
 		bufs = append(bufs, c.takeOffsets())
-		pair := dt.(*arrow.MapType).ValueType()
+		pair := dt.(*arrow.MapType).Elem().(*arrow.StructType)
 		key := b.take(at+1, pair.Field(0).Type)
 		kv := []arrow.ArrayData{key, b.take(at+2, pair.Field(1).Type)}
 		children = []arrow.ArrayData{array.NewData(pair, key.Len(), []*memory.Buffer{nil}, kv, 0, 0)}

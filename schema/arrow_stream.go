@@ -104,13 +104,13 @@ func checkArrowMessage(b []byte) (int, error) {
 }
 
 // checkArrowField checks a Field and its children.
-func (f flatTable) checkArrowField(depth int) {
+func (t flatTable) checkArrowField(depth int) {
 	if depth > maxStreamDepth {
-		f.v.failed = true
+		t.v.failed = true
 		return
 	}
-	f.eachTable(5, func(c flatTable) { c.checkArrowField(depth + 1) })
-	f.eachTable(6, nil)
+	t.eachTable(5, func(c flatTable) { c.checkArrowField(depth + 1) })
+	t.eachTable(6, nil)
 }
 
 // checkArrowBatch checks a RecordBatch.

@@ -39,7 +39,7 @@ func TestArrowIDs(t *testing.T) {
 	walk = func(fields []arrow.Field) {
 		for _, f := range fields {
 			if f.Type.ID() == arrow.MAP { // its entries are no field of the schema
-				walk(f.Type.(*arrow.MapType).ValueType().Fields())
+				walk(f.Type.(*arrow.MapType).Elem().(*arrow.StructType).Fields())
 			} else if n, ok := f.Type.(arrow.NestedType); ok {
 				walk(n.Fields())
 			}
@@ -111,7 +111,7 @@ func TestFromArrowRefuses(t *testing.T) {
 			t.Errorf("%s: %v", dt, err)
 		}
 	}
-	deep := arrow.DataType(arrow.PrimitiveTypes.Int32)
+	var deep arrow.DataType = arrow.PrimitiveTypes.Int32
 	for range 10_000 {
 		deep = arrow.ListOf(deep)
 	}
@@ -136,8 +136,7 @@ func TestIcebergRoundTrip(t *testing.T) {
 	}
 	// What Iceberg cannot say, and what is documented to change.
 	want := s.Clone()
-	var simplify func(f *Field)
-	simplify = func(f *Field) {
+	simplify := func(f *Field) {
 		if f.Default != nil {
 			f.Nullable = true
 		}

@@ -167,7 +167,7 @@ func (g *theirTypes) integer(t *rapid.T) theirType {
 func (g *theirTypes) decimal(t *rapid.T) theirType {
 	scale := rapid.IntRange(0, 4).Draw(t, "scale")
 	digits := rapid.IntRange(scale+1, 18).Draw(t, "precision")
-	to := Type{Kind: Decimal, Scale: scale, Precision: rapid.IntRange(max(scale, digits-1), 20).Draw(t, "to")}
+	to := Type{Kind: Decimal, Scale: scale, Precision: rapid.IntRange(max(scale, digits-1, 1), 20).Draw(t, "to")}
 	base := `"bytes"`
 	if rapid.Bool().Draw(t, "fixed") {
 		base = `"fixed","size":9,"name":"` + g.name() + `"`

@@ -39,9 +39,6 @@ type absentField struct {
 	read  *resolved
 }
 
-// null tells whether the absent field becomes null.
-func (a *absentField) null() bool { return a.reader.Nullable && a.datum[0] == 0 }
-
 // resolve matches the fields of reader to those of writer by id (by name where
 // one side has no id) at every depth. Fields only the writer has are skipped,
 // fields only the reader has get their default or null. The root's Fields are

@@ -44,6 +44,8 @@ func (e *RowError) Error() string {
 	return b.String()
 }
 
+// Is makes every RowError a record.ErrInvalid, and one of a row that is too large
+// a record.ErrTooLarge as well.
 func (e *RowError) Is(target error) bool {
 	return target == record.ErrInvalid || target == record.ErrTooLarge && e.Code == CodeTooLarge
 }

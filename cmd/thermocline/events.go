@@ -30,7 +30,7 @@ func readEvents(r io.Reader, handle func(event) error) error {
 			if errors.Is(err, io.EOF) {
 				return errEnded
 			}
-			return fmt.Errorf("%w: %v", errEnded, err)
+			return fmt.Errorf("%w: %w", errEnded, err)
 		}
 		name, value, _ := bytes.Cut(line, []byte(":"))
 		value = bytes.TrimPrefix(value, []byte(" "))

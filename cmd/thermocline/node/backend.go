@@ -50,7 +50,7 @@ func (b backend) stream(ctx context.Context, st *branch.State) (api.Stream, erro
 }
 
 func (b backend) branch(ctx context.Context, st *branch.State) (api.Branch, error) {
-	v, err := schemas{b.n}.version(ctx, st)
+	v, err := schemas(b).version(ctx, st)
 	return api.Branch{Name: st.Branch.Name, View: st.Branch.View.Number, Schema: v, Settings: settingsOf(st)}, err
 }
 
