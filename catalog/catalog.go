@@ -1,7 +1,7 @@
 // Package catalog is the SQL metadata of Thermocline: streams, branches, views,
-// schemas, settings, checkpoints, archive leases and table pointers. It is the
-// authority on what exists, and on which dataset version is current: a table
-// pointer moves only by compare-and-swap.
+// schemas, settings, checkpoints, subscribers, archive leases and table pointers.
+// It is the authority on what exists, and on which dataset version is current: a
+// table pointer moves only by compare-and-swap.
 //
 // It does not hold rows, it does not interpret schemas, it knows neither the hot
 // buffer nor the dataset. Everything in it is small.

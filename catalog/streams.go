@@ -162,8 +162,8 @@ func notFound(err error, hint string) error {
 }
 
 // DeleteStream deletes a stream: its name is free at once; its branches, views,
-// checkpoints, leases and table pointers are gone, so that an archiver still at
-// work on it can no longer commit; for each branch an entry in the trash says what
+// checkpoints, leases, subscribers and table pointers are gone, so that an archiver
+// still at work on it can no longer commit; for each branch an entry in the trash says what
 // to delete at notBefore. Its schemas stay, so that rows that were read can still
 // be decoded. It returns all views of the stream: the hot buffer can drop them.
 // A crash before it does leaves views that the catalog does not know, which is
@@ -182,6 +182,9 @@ func (c *Catalog) DeleteStream(ctx context.Context, id StreamID, notBefore time.
 			return err
 		}
 		if views, err = streamViews(ctx, tx, id); err != nil {
+			return err
+		}
+		if _, err := deleteSubscribers(ctx, tx, `branch_id IN (SELECT id FROM branches WHERE stream_id = $1)`, id); err != nil {
 			return err
 		}
 		const ofStream = `(SELECT id FROM views WHERE stream_id = $1)`
