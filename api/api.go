@@ -36,11 +36,11 @@ type Options struct {
 	Version string
 	Logger  *slog.Logger // slog.Default()
 
-	// MaxPublishes (256) and MaxPublishBytes (256 MiB) bound the publish
+	// MaxPublishes (2048) and MaxPublishBytes (256 MiB) bound the publish
 	// requests under way and the memory that their bodies take; more get 429.
 	MaxPublishes    int
 	MaxPublishBytes int64
-	// MaxReads (32) and MaxTails (1024) bound bounded and held-open reads.
+	// MaxReads (32) and MaxTails (2048) bound bounded and held-open reads.
 	MaxReads, MaxTails int
 	// BodyTimeout (2 min) bounds how long a request's body may take to arrive.
 	BodyTimeout time.Duration
@@ -55,10 +55,10 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	o.MaxPublishes = cmp.Or(o.MaxPublishes, 256)
+	o.MaxPublishes = cmp.Or(o.MaxPublishes, 2048)
 	o.MaxPublishBytes = cmp.Or(o.MaxPublishBytes, 256<<20)
 	o.MaxReads = cmp.Or(o.MaxReads, 32)
-	o.MaxTails = cmp.Or(o.MaxTails, 1024)
+	o.MaxTails = cmp.Or(o.MaxTails, 2048)
 	o.BodyTimeout = cmp.Or(o.BodyTimeout, 2*time.Minute)
 	o.StallTimeout = cmp.Or(o.StallTimeout, 30*time.Second)
 	o.Heartbeat = cmp.Or(o.Heartbeat, 10*time.Second)

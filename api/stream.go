@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -16,13 +17,13 @@ type streamWriter struct {
 	w     gin.ResponseWriter
 	rc    *http.ResponseController
 	stall time.Duration
-	buf   *bufio.Writer
+	buf   *bufio.Writer // nil while nothing is buffered: a thousand silent tails have none
 }
 
+var streamBuffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 64<<10) }}
+
 func (a *API) streamWriter(c *gin.Context) *streamWriter {
-	s := &streamWriter{w: c.Writer, rc: http.NewResponseController(c.Writer), stall: a.o.StallTimeout}
-	s.buf = bufio.NewWriterSize(connWriter{s}, 64<<10)
-	return s
+	return &streamWriter{w: c.Writer, rc: http.NewResponseController(c.Writer), stall: a.o.StallTimeout}
 }
 
 // connWriter is the way from the buffer to the connection.
@@ -33,14 +34,20 @@ func (c connWriter) Write(p []byte) (int, error) {
 	return c.s.w.Write(p)
 }
 
-func (s *streamWriter) Write(p []byte) (int, error) { return s.buf.Write(p) }
+func (s *streamWriter) Write(p []byte) (int, error) {
+	if s.buf == nil {
+		s.buf = streamBuffers.Get().(*bufio.Writer)
+		s.buf.Reset(connWriter{s})
+	}
+	return s.buf.Write(p)
+}
 
 // begun tells whether something was sent.
 func (s *streamWriter) begun() bool { return s.w.Written() }
 
 // flush sends all that was written, and the header if nothing was.
 func (s *streamWriter) flush() error {
-	if err := s.buf.Flush(); err != nil {
+	if err := s.finish(); err != nil {
 		return err
 	}
 	_ = s.rc.SetWriteDeadline(time.Now().Add(s.stall))
@@ -48,7 +55,18 @@ func (s *streamWriter) flush() error {
 }
 
 // finish passes on what is buffered and leaves the end to net/http.
-func (s *streamWriter) finish() error { return s.buf.Flush() }
+func (s *streamWriter) finish() error {
+	if s.buf == nil {
+		return nil
+	}
+	if err := s.buf.Flush(); err != nil {
+		return err // and so will every later call
+	}
+	s.buf.Reset(nil)
+	streamBuffers.Put(s.buf)
+	s.buf = nil
+	return nil
+}
 
 // cut ends the answer in a way that no HTTP client takes for its end.
 func cut() { panic(http.ErrAbortHandler) }
