@@ -168,37 +168,6 @@ func (c *Catalog) CheckpointsAfter(ctx context.Context, v record.ViewID, number 
 	return all, err
 }
 
-// pruneBatch bounds one transaction of PruneCheckpoints, since other writers wait.
-const pruneBatch = 2000
-
-// PruneCheckpoints removes checkpoints created before a time, but never the last
-// keepLast (at least 1) of a view. It works in several transactions, each removing
-// the oldest first; after an error some are gone, and the next call goes on. It
-// returns how many it removed.
-func (c *Catalog) PruneCheckpoints(ctx context.Context, before time.Time, keepLast int) (removed int64, err error) {
-	const op = "prune checkpoints"
-	if keepLast < 1 {
-		return 0, failed(op, fmt.Errorf("%w: keepLast %d; the newest checkpoint of a view must stay, use at least 1", record.ErrInvalid, keepLast))
-	}
-	for {
-		var n int64
-		err := c.write(ctx, op, func(ctx context.Context, tx *sql.Tx) (err error) {
-			n, err = changed(ctx, tx, `DELETE FROM checkpoints WHERE (view_id, number) IN (
-				SELECT c.view_id, c.number FROM checkpoints c JOIN views v ON v.id = c.view_id
-				WHERE c.created_ms < $1 AND c.number <= v.last_checkpoint - $2
-				ORDER BY c.created_ms, c.number LIMIT $3)`, millis(before), keepLast, pruneBatch)
-			return err
-		})
-		if err != nil {
-			return removed, err
-		}
-		removed += n
-		if n < pruneBatch {
-			return removed, nil
-		}
-	}
-}
-
 var errCut = errors.New("it must hold 1 to MaxPartitions offsets, none negative")
 
 // encodeCut writes a cut as a JSON array, one offset per partition.

@@ -73,8 +73,9 @@ func (f *fixture) child(t *testing.T, task string) *exec.Cmd {
 
 // writeForever changes everything that has an invariant, step by step, and prints
 // the number of each step once it is acknowledged. On the catalog: stream "p" with
-// a pointer at the step's number and equal checkpoints on its two branches, stream
-// "r" that is reset, and streams that come and go.
+// a pointer at the step's number, a subscriber with as many sessions and its
+// position there, and equal checkpoints on its two branches; stream "r" that is
+// reset, and streams that come and go.
 func writeForever(ctx context.Context, c *Catalog) error {
 	_, p, err := c.Resolve(ctx, DefaultNamespace, "p", MainBranch)
 	if err != nil {
@@ -93,6 +94,10 @@ func writeForever(ctx context.Context, c *Catalog) error {
 		return err
 	}
 	step, err := strconv.Atoi(at)
+	if err != nil {
+		return err
+	}
+	g, err := c.Subscriber(ctx, p.ID, "g")
 	if err != nil {
 		return err
 	}
@@ -120,6 +125,13 @@ func writeForever(ctx context.Context, c *Catalog) error {
 				return err
 			}
 		}
+		if _, err := c.BeginSession(ctx, g.ID); err != nil {
+			return err
+		}
+		moved, err := c.CommitSubscribers(ctx, []SubscriberCommit{{ID: g.ID, Generation: 1, View: p.View.ID, Next: record.Offsets{record.Offset(step + 1)}}})
+		if err != nil || moved[0] != nil {
+			return errors.Join(append(moved, err)...)
+		}
 		err = c.SwapTablePointer(ctx, p.TableUUID, strconv.Itoa(step), strconv.Itoa(step+1))
 		if err != nil {
 			return err
@@ -133,6 +145,7 @@ func newWriteFixture(t *testing.T) *fixture {
 	f := newFixture(t)
 	_, p := f.stream(t, "p")
 	f.secondBranch(t, p, "exp")
+	f.subscriber(t, p, "g", Subscriber{})
 	f.stream(t, "r")
 	ok(t, f.CreateTablePointer(t.Context(), p.TableUUID, "0"))
 	return f
@@ -148,6 +161,9 @@ func (f *fixture) checkWritten(t *testing.T, acked int) {
 	ok(t, err)
 	if step, err := strconv.Atoi(at); err != nil || step < acked || step > acked+1 {
 		t.Errorf("pointer at %s, step %d was acknowledged", at, acked)
+	}
+	if g, err := f.Subscriber(t.Context(), p.ID, "g"); err != nil || g.Session < int64(acked) || g.Next.At(0) < record.Offset(acked) {
+		t.Errorf("subscriber %+v, %v; step %d was acknowledged", g, err, acked)
 	}
 	for what, query := range map[string]string{
 		"branches with other than one active view": `SELECT count(*) FROM branches b WHERE
