@@ -60,12 +60,17 @@ const (
 // has the number 0. Position deletes are applied, equality deletes are
 // ErrInvalid.
 func (t *Table) Scan(ctx context.Context, o ScanOptions) iter.Seq2[arrow.RecordBatch, error] {
+	return t.stream(ctx, o, func(ctx context.Context) (fileSet, error) { return t.liveFiles(ctx, o.SnapshotID) })
+}
+
+// stream scans the files that find returns.
+func (t *Table) stream(ctx context.Context, o ScanOptions, find func(context.Context) (fileSet, error)) iter.Seq2[arrow.RecordBatch, error] {
 	return func(yield func(arrow.RecordBatch, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		out := make(chan arrow.RecordBatch, 1)
 		done := make(chan error, 1)
 		go func() {
-			err := t.scan(ctx, o, out)
+			err := t.scan(ctx, o, find, out)
 			close(out)
 			done <- err
 		}()
@@ -103,7 +108,7 @@ type scanner struct {
 	avsc string
 }
 
-func (t *Table) scan(ctx context.Context, o ScanOptions, out chan<- arrow.RecordBatch) error {
+func (t *Table) scan(ctx context.Context, o ScanOptions, find func(context.Context) (fileSet, error), out chan<- arrow.RecordBatch) error {
 	if o.BatchRows <= 0 {
 		o.BatchRows = defaultBatchRows
 	}
@@ -125,7 +130,7 @@ func (t *Table) scan(ctx context.Context, o ScanOptions, out chan<- arrow.Record
 			s.filterColumns[c.ID] = &c
 		}
 	}
-	files, err := t.liveFiles(ctx, o.SnapshotID)
+	files, err := find(ctx)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,53 @@
+package dataset
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/iceberg-go"
+
+	"github.com/thermocline/thermocline/record"
+)
+
+// FileRows is a snapshot of a table, file by file: for those who must know which
+// file a row came from. Safe for concurrent use.
+type FileRows struct {
+	t   *Table
+	set fileSet
+}
+
+// FileRows reads the manifests of a snapshot (0: the head).
+func (t *Table) FileRows(ctx context.Context, snapshotID int64) (*FileRows, error) {
+	set, err := t.liveFiles(ctx, snapshotID)
+	if err != nil {
+		return nil, err
+	}
+	return &FileRows{t, set}, nil
+}
+
+// Len is the number of data files.
+func (f *FileRows) Len() int { return len(f.set.data) }
+
+// File describes data file i, in the order in which a scan delivers them.
+func (f *FileRows) File(i int) FileInfo {
+	e := f.set.data[i]
+	return fileInfo(e.DataFile(), e.SequenceNum(), e.SnapshotID())
+}
+
+// Deletes tells whether position deletes of other engines take rows away.
+func (f *FileRows) Deletes() bool { return len(f.set.deletes) > 0 }
+
+// Rows yields the rows of data file i the way Table.Scan does; SnapshotID is
+// ignored.
+func (f *FileRows) Rows(ctx context.Context, i int, o ScanOptions) iter.Seq2[arrow.RecordBatch, error] {
+	if i < 0 || i >= len(f.set.data) {
+		return func(yield func(arrow.RecordBatch, error) bool) {
+			yield(nil, fmt.Errorf("dataset: data file %d of %d: %w", i, len(f.set.data), record.ErrInvalid))
+		}
+	}
+	return f.t.stream(ctx, o, func(context.Context) (fileSet, error) {
+		return fileSet{data: []iceberg.ManifestEntry{f.set.data[i]}, deletes: f.set.deletes}, nil
+	})
+}
