@@ -102,6 +102,10 @@ func (a *avroWriter) Close() (DataFile, error) {
 	if err := a.w.Close(); err != nil {
 		return DataFile{}, fmt.Errorf("dataset: end %s: %w", a.f.location, err)
 	}
+	before, after := a.w.Annex(a.f.sums.size())
+	if err := a.f.writeEnd(before, after); err != nil {
+		return DataFile{}, fmt.Errorf("dataset: end %s: %w", a.f.location, err)
+	}
 	m := metrics{values: map[int]int64{}, nulls: map[int]int64{}, lower: map[int][]byte{}, upper: map[int][]byte{}}
 	for i, k := range []schema.Kind{schema.Integer, schema.Integer, schema.Long} {
 		if r := a.system[i]; r.bounded {

@@ -1,7 +1,6 @@
 package dataset_test
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -122,64 +121,4 @@ func round(e *env, from, to record.Offset) error {
 		},
 	})
 	return err
-}
-
-// TestDamagedDataFiles flips bits all over data files: a scan ends with
-// ErrCorrupt or delivers the rows; it does not panic and names the file.
-func TestDamagedDataFiles(t *testing.T) {
-	t.Parallel()
-	for _, format := range []dataset.Format{dataset.Parquet, dataset.Avro} {
-		t.Run(string(format), func(t *testing.T) {
-			t.Parallel()
-			e := newMemEnv(t)
-			s := allTypes()
-			table := e.create(s)
-			b := randomBatch(rand.New(rand.NewPCG(1, 1)), s, 0, 60)
-			defer b.Release()
-			f := e.fileAs(format, table, s, fileName(0, 0, 60), b)
-			table = e.commit(dataset.Commit{Add: []dataset.DataFile{f}})
-			want := render(b)
-			key, err := objstore.Key(e.store, f.Path())
-			if err != nil {
-				t.Fatal(err)
-			}
-			good, err := objstore.Get(t.Context(), e.store, key, 1<<20)
-			if err != nil {
-				t.Fatal(err)
-			}
-			rng := rand.New(rand.NewPCG(2, 2))
-			found, same, wrong := 0, 0, 0
-			flips := 400
-			if raced {
-				flips = 60
-			}
-			for range flips {
-				bad := append([]byte{}, good...)
-				bad[rng.IntN(len(bad))] ^= 1 << rng.IntN(8)
-				if err := e.store.Delete(t.Context(), key); err != nil {
-					t.Fatal(err)
-				}
-				if err := objstore.Put(t.Context(), e.store, key, bad); err != nil {
-					t.Fatal(err)
-				}
-				rows, err := scanRows(t.Context(), table, dataset.ScanOptions{Schema: s.WithSystem()})
-				switch {
-				case errors.Is(err, record.ErrCorrupt):
-					found++
-				case err != nil && !errors.Is(err, record.ErrInvalid):
-					t.Fatalf("damage is reported as %v", err)
-				case err != nil:
-					found++
-				case fmt.Sprint(rows) == fmt.Sprint(want):
-					same++
-				default:
-					wrong++
-				}
-			}
-			t.Logf("of %d flipped bits %d were found, %d did no harm, %d changed rows unseen", flips, found, same, wrong)
-			if wrong > 8 {
-				t.Errorf("%d of %d flipped bits changed rows without an error", wrong, flips)
-			}
-		})
-	}
 }

@@ -74,7 +74,7 @@ func (s *scanner) readDeletes(ctx context.Context, files fileSet) (deletes, erro
 
 func (s *scanner) deleteFile(ctx context.Context, f iceberg.DataFile, sequence int64, out deletes) (err error) {
 	defer guard(&err)
-	o, err := s.open(ctx, f.FilePath())
+	o, err := s.t.d.openData(ctx, f.FilePath(), f.FileSizeBytes())
 	if err != nil {
 		return err
 	}

@@ -29,11 +29,11 @@ type PartRange struct {
 // maxNamedRanges bounds the name; the file's own metadata lists all ranges.
 const maxNamedRanges = 4
 
-// next returns a fresh name, never used before:
+// format returns the name with the file's id:
 //
 //	v<view>-e<epoch>[-p<partition>.<start>.<end>]…-<uuid>    at most four ranges
 //	v<view>-e<epoch>-n<partitions>-<uuid>                     more
-func (n FileName) next() string {
+func (n FileName) format(id uuid.UUID) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "v%d-e%d", n.View, n.Epoch)
 	if len(n.Ranges) > maxNamedRanges {
@@ -44,7 +44,7 @@ func (n FileName) next() string {
 		}
 	}
 	b.WriteByte('-')
-	b.WriteString(uuid.NewString())
+	b.WriteString(id.String())
 	return b.String()
 }
 

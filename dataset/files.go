@@ -35,6 +35,7 @@ type FileInfo struct {
 	// Nulls counts nulls by field id.
 	Nulls map[int]int64
 
+	file   iceberg.DataFile
 	system systemRange
 }
 
@@ -56,7 +57,7 @@ const (
 func fileInfo(f iceberg.DataFile, sequence, snapshot int64) FileInfo {
 	i := FileInfo{
 		Path: f.FilePath(), Format: string(f.FileFormat()), Rows: f.Count(), Bytes: f.FileSizeBytes(),
-		Sequence: sequence, Snapshot: snapshot,
+		Sequence: sequence, Snapshot: snapshot, file: f,
 		Lower: f.LowerBoundValues(), Upper: f.UpperBoundValues(), Nulls: f.NullValueCounts(),
 	}
 	i.system = systemBounds(func(id int, k schema.Kind) columnRange { return manifestRange(k, f, id) })

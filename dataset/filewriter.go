@@ -99,9 +99,11 @@ func (t *Table) NewFileWriter(ctx context.Context, name FileName, s *schema.Sche
 	if err != nil {
 		return nil, fmt.Errorf("dataset: file name: %w", err)
 	}
+	id := newCheckedID()
 	f := &newFile{
 		table:    t,
-		location: t.meta.Location() + "/data/" + name.next() + ending,
+		id:       id,
+		location: t.meta.Location() + "/data/" + name.format(id) + ending,
 		schema:   s.WithSystem(),
 		meta: map[string]string{
 			fileViewKey:   strconv.Itoa(int(name.View)),
@@ -127,17 +129,33 @@ func (t *Table) NewFileWriter(ctx context.Context, name FileName, s *schema.Sche
 // newFile is a data file in the making, of either format.
 type newFile struct {
 	table    *Table
+	id       uuid.UUID // in the name
 	location string
 	schema   *schema.Schema // with system columns
 	meta     map[string]string
 	out      objstore.Writer
 	bytes    int64
+	sums     sums
 }
 
+// Write takes what the format's writer writes, as far as it has checksums.
 func (f *newFile) Write(p []byte) (int, error) {
 	n, err := f.out.Write(p)
 	f.bytes += int64(n)
+	f.sums.write(p[:n])
 	return n, err
+}
+
+// writeEnd writes what stands behind the rows, with the table of checksums in
+// it: before it, and after it.
+func (f *newFile) writeEnd(before, after []byte) error {
+	end := append(before, f.sums.table(f.id, f.bytes, len(before)+len(after))...)
+	at := len(end)
+	end = append(end, after...)
+	seal(end, at)
+	n, err := f.out.Write(end)
+	f.bytes += int64(n)
+	return err
 }
 
 // checkBatch refuses what would be written wrongly in silence.

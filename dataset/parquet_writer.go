@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,6 +31,7 @@ type parquetWriter struct {
 	f       *newFile
 	arrow   *arrow.Schema
 	w       *pqarrow.FileWriter
+	last    lastWrites
 	rows    int64
 	pending int64 // bytes in the open row group, before encoding
 	full    bool
@@ -52,8 +54,8 @@ func newParquetWriter(f *newFile) (FileWriter, error) {
 		parquet.WithDictionaryFor(schema.TimestampColumn, false),
 		parquet.WithEncodingFor(schema.TimestampColumn, parquet.Encodings.DeltaBinaryPacked),
 	)
-	p := &parquetWriter{f: f, arrow: f.schema.Arrow()}
-	w, err := pqarrow.NewFileWriter(p.arrow, f, props, pqarrow.DefaultWriterProps())
+	p := &parquetWriter{f: f, arrow: f.schema.Arrow(), last: lastWrites{to: f}}
+	w, err := pqarrow.NewFileWriter(p.arrow, &p.last, props, pqarrow.DefaultWriterProps())
 	if err != nil {
 		return nil, fmt.Errorf("begin Parquet: %w", err)
 	}
@@ -107,7 +109,15 @@ func (p *parquetWriter) Close() (DataFile, error) {
 		return DataFile{}, fmt.Errorf("dataset: close %s: the file is finished: %w", p.f.location, record.ErrClosed)
 	}
 	defer p.Abort()
+	p.last.hold = true
 	if err := p.w.Close(); err != nil {
+		return DataFile{}, fmt.Errorf("dataset: end %s: %w", p.f.location, err)
+	}
+	footer, err := p.last.footer()
+	if err != nil {
+		return DataFile{}, fmt.Errorf("dataset: end %s: %w", p.f.location, err)
+	}
+	if err := p.f.writeEnd(nil, footer); err != nil {
 		return DataFile{}, fmt.Errorf("dataset: end %s: %w", p.f.location, err)
 	}
 	meta, err := p.w.FileMetadata()
@@ -129,4 +139,36 @@ func (p *parquetWriter) Abort() {
 		p.done = true
 		p.f.out.Abort()
 	}
+}
+
+// lastWrites keeps the library's last writes back, so that the checksums can
+// stand before the footer. The library writes the rows of the last row group,
+// then the footer, its length and the magic, one write each.
+type lastWrites struct {
+	to   *newFile
+	hold bool
+	held [3][]byte // oldest first
+}
+
+func (l *lastWrites) Write(p []byte) (int, error) {
+	if !l.hold {
+		return l.to.Write(p)
+	}
+	oldest := l.held[0]
+	if _, err := l.to.Write(oldest); err != nil {
+		return 0, err
+	}
+	copy(l.held[:], l.held[1:])
+	l.held[2] = append(oldest[:0], p...)
+	return len(p), nil
+}
+
+// footer returns the footer with its length and the magic, and makes sure that
+// they are what was held.
+func (l *lastWrites) footer() ([]byte, error) {
+	footer, length, magic := l.held[0], l.held[1], l.held[2]
+	if len(length) != 4 || int(binary.LittleEndian.Uint32(length)) != len(footer) || string(magic) != "PAR1" {
+		return nil, fmt.Errorf("the Parquet library did not end with a footer of %d bytes, its length and the magic", len(footer))
+	}
+	return slices.Concat(footer, length, magic), nil
 }

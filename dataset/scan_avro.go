@@ -97,7 +97,7 @@ func (r *avroReader) batch() arrow.RecordBatch {
 }
 
 func (s *scanner) avroFile(ctx context.Context, f iceberg.DataFile, deleted []int64) error {
-	o, err := s.open(ctx, f.FilePath())
+	o, err := s.t.d.openData(ctx, f.FilePath(), f.FileSizeBytes())
 	if err != nil {
 		return err
 	}
@@ -153,6 +153,9 @@ func (s *scanner) avroFile(ctx context.Context, f iceberg.DataFile, deleted []in
 					return err
 				}
 			}
+		}
+		if len(data) > 0 {
+			return fmt.Errorf("%d bytes are left behind the %d rows of a block: %w", len(data), count, record.ErrCorrupt)
 		}
 	}
 	if r.build.Len() > 0 {

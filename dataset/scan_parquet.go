@@ -22,19 +22,6 @@ import (
 // readBuffer is read ahead per column.
 const readBuffer = 256 << 10
 
-// open opens a data file.
-func (s *scanner) open(ctx context.Context, location string) (objstore.Object, error) {
-	key, err := objstore.Key(s.t.d.store, location)
-	if err != nil {
-		return nil, err
-	}
-	o, err := s.t.d.store.Open(ctx, key)
-	if errors.Is(err, record.ErrNotFound) {
-		return nil, fmt.Errorf("the table names the file but it is missing: %w", record.ErrCorrupt)
-	}
-	return o, err
-}
-
 // guard turns a panic of the Parquet library over damaged bytes into an error.
 func guard(err *error) {
 	if r := recover(); r != nil {
@@ -60,7 +47,7 @@ type storeReader struct{ objstore.Object }
 
 func (r storeReader) ReadAt(p []byte, off int64) (int, error) {
 	n, err := r.Object.ReadAt(p, off)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, record.ErrCorrupt) && !errors.Is(err, errStore) {
 		err = fmt.Errorf("%w: %w", errStore, err)
 	}
 	return n, err
@@ -76,7 +63,7 @@ func openParquet(o objstore.Object) (r *file.Reader, err error) {
 }
 
 func (s *scanner) parquetFile(ctx context.Context, f iceberg.DataFile, deleted []int64) (err error) {
-	o, err := s.open(ctx, f.FilePath())
+	o, err := s.t.d.openData(ctx, f.FilePath(), f.FileSizeBytes())
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,27 @@ func (f *Writer) Size() int64 { return f.written }
 // Close writes the last block. It does not close the underlying writer.
 func (f *Writer) Close() error { return f.flush() }
 
+// emptyFrame is a zstd frame of no bytes.
+var emptyFrame = [...]byte{0x28, 0xb5, 0x2f, 0xfd, 0x20, 0x00, 0x01, 0x00, 0x00}
+
+// skippable begins a zstd frame that decoders skip; its length comes behind.
+var skippable = [...]byte{0x50, 0x2a, 0x4d, 0x18}
+
+// AnnexTail is the number of bytes of a container behind its annex.
+const AnnexTail = len(emptyFrame) + 16
+
+// Annex returns what must be written before and after n bytes that are not for
+// readers of rows, to make a block of them: one of no datums, which holds a
+// zstd frame that decoders skip and an empty one. It is for containers with
+// the codec Zstd, behind Close, and the last block; the caller writes it.
+func (f *Writer) Annex(n int) (before, after []byte) {
+	before = binary.AppendVarint(before, 0)
+	before = binary.AppendVarint(before, int64(len(skippable)+4+n+len(emptyFrame)))
+	before = append(before, skippable[:]...)
+	before = binary.LittleEndian.AppendUint32(before, uint32(n))
+	return before, append(emptyFrame[:len(emptyFrame):len(emptyFrame)], f.sync[:]...)
+}
+
 func (f *Writer) flush() error {
 	if f.rows == 0 {
 		return nil
