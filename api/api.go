@@ -42,8 +42,9 @@ type Options struct {
 	MaxPublishBytes int64
 	// MaxReads (32) and MaxTails (2048) bound bounded and held-open reads.
 	MaxReads, MaxTails int
-	// BodyTimeout (2 min) bounds how long a request's body may take to arrive.
-	BodyTimeout time.Duration
+	// BodyTimeout (2 min) bounds how long a request's body may take to arrive,
+	// BodyPause (10 s) how long any 8 KiB of it may.
+	BodyTimeout, BodyPause time.Duration
 	// StallTimeout (30 s) is how long a client may leave what it is sent
 	// unread before it is cut.
 	StallTimeout time.Duration
@@ -60,10 +61,11 @@ func (o Options) withDefaults() (Options, error) {
 	o.MaxReads = cmp.Or(o.MaxReads, 32)
 	o.MaxTails = cmp.Or(o.MaxTails, 2048)
 	o.BodyTimeout = cmp.Or(o.BodyTimeout, 2*time.Minute)
+	o.BodyPause = cmp.Or(o.BodyPause, 10*time.Second)
 	o.StallTimeout = cmp.Or(o.StallTimeout, 30*time.Second)
 	o.Heartbeat = cmp.Or(o.Heartbeat, 10*time.Second)
 	if o.MaxPublishes < 0 || o.MaxReads < 0 || o.MaxTails < 0 || o.MaxPublishBytes < MaxRequestBytes ||
-		o.BodyTimeout < 0 || o.StallTimeout < 0 || o.Heartbeat < 0 {
+		o.BodyTimeout < 0 || o.BodyPause < 0 || o.StallTimeout < 0 || o.Heartbeat < 0 {
 		return o, fmt.Errorf("api options: limits and times must be positive, and MaxPublishBytes at least %d, the size of one request", MaxRequestBytes)
 	}
 	return o, nil
@@ -117,7 +119,7 @@ func (a *API) Drain() { a.drainOnce.Do(func() { close(a.draining) }) }
 
 // Server returns an HTTP server for a with the timeouts it needs; Shutdown
 // drains a. There is no read timeout: it would end held-open reads. Bodies
-// have BodyTimeout, and writes StallTimeout.
+// have BodyTimeout and BodyPause, and writes StallTimeout.
 func (a *API) Server() *http.Server {
 	s := &http.Server{
 		Handler:           a,

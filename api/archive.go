@@ -25,7 +25,7 @@ func (a *API) ArchiveNow(c *gin.Context, stream, branch string) {
 	}
 	out := rest.ArchiveResult{
 		SnapshotID: snapshotID(got.SnapshotID), Rows: got.Rows, Files: got.Files, Bytes: got.Bytes,
-		Seconds: time.Since(begin).Seconds(), Offsets: map[string]int64{},
+		Seconds: time.Since(begin).Seconds(), Offsets: map[string]int64{}, MetadataLocation: got.MetadataLocation,
 	}
 	for p, o := range got.Offsets {
 		out.Offsets[strconv.Itoa(p)] = int64(o)
@@ -63,13 +63,13 @@ func (a *API) ListSnapshots(c *gin.Context, stream, branch string, params rest.L
 		a.fail(c, err)
 		return
 	}
-	snapshots, next, err := a.b.Datasets.Snapshots(c.Request.Context(), name, branch, p)
+	got, err := a.b.Datasets.Snapshots(c.Request.Context(), name, branch, p)
 	if err != nil {
 		a.fail(c, err)
 		return
 	}
-	out := rest.SnapshotList{Snapshots: make([]rest.Snapshot, len(snapshots)), NextPageToken: optional(next)}
-	for i, s := range snapshots {
+	out := rest.SnapshotList{MetadataLocation: got.MetadataLocation, Snapshots: make([]rest.Snapshot, len(got.Snapshots)), NextPageToken: optional(got.Next)}
+	for i, s := range got.Snapshots {
 		if s.Summary == nil {
 			s.Summary = map[string]string{}
 		}

@@ -85,7 +85,7 @@ type Archiver interface {
 // Datasets shows the archived half of a branch.
 type Datasets interface {
 	// Snapshots returns a page, newest first.
-	Snapshots(ctx context.Context, stream, branch string, p Page) ([]Snapshot, string, error)
+	Snapshots(ctx context.Context, stream, branch string, p Page) (SnapshotPage, error)
 	// DataFiles returns a page of the files of a snapshot, 0 for the newest,
 	// and which snapshot that is (0: there is none yet). A page token knows
 	// the snapshot that it belongs to.
@@ -187,6 +187,8 @@ type Archived struct {
 	Files      int
 	Bytes      int64
 	Offsets    record.Offsets // first offset not archived
+	// MetadataLocation is the table's metadata file.
+	MetadataLocation string
 }
 
 // Offsets is how far the partitions of a view are stored and archived.
@@ -215,6 +217,13 @@ type Snapshot struct {
 	TotalFiles     int64
 	TotalBytes     int64
 	Summary        map[string]string
+}
+
+// SnapshotPage is a page of a dataset's history.
+type SnapshotPage struct {
+	MetadataLocation string // the table's metadata file
+	Snapshots        []Snapshot
+	Next             string
 }
 
 // DataFile is a file of a snapshot.

@@ -50,7 +50,11 @@ func (in *intake) take(n int64) error {
 
 const (
 	firstBuffer = 64 << 10
-	keepBuffer  = 4 << 20 // larger buffers are not kept for the next request
+	// trusted is how much of a declared length gets memory before its bytes are
+	// there. Beyond it memory follows what has come: lengths that a few clients
+	// declare must not keep all others out.
+	trusted    = 1 << 20
+	keepBuffer = 4 << 20 // larger buffers are not kept for the next request
 )
 
 // body is a request's body, whole and decompressed.
@@ -69,12 +73,13 @@ func (b *body) release() {
 	b.buf = nil
 }
 
-// grow makes room for n bytes in all, and counts them before they exist.
-func (b *body) grow(n int) error {
+// grow makes room for n bytes in all, which are at most most, and counts them
+// before they exist.
+func (b *body) grow(n, most int) error {
 	if n <= cap(b.buf) {
 		return nil
 	}
-	n = min(max(n, 2*cap(b.buf)), b.in.maxBody+1)
+	n = min(max(n, 2*cap(b.buf)), most)
 	if err := b.in.take(int64(n)); err != nil {
 		return err
 	}
@@ -106,7 +111,7 @@ func (a *API) readBody(c *gin.Context) (_ *body, err error) {
 		}
 		b.buf, b.held = *p, int64(cap(*p))
 	}
-	first := firstBuffer
+	first, most := firstBuffer, a.intake.maxBody+1
 	raw := a.timedBody(c)
 	defer raw.done()
 	src, finish, err := b.decompress(r.Header.Get("Content-Encoding"), raw)
@@ -115,9 +120,10 @@ func (a *API) readBody(c *gin.Context) (_ *body, err error) {
 	}
 	defer finish()
 	if src == io.Reader(raw) && r.ContentLength >= 0 {
-		first = int(r.ContentLength) + 1 // so that the end is seen without growing
+		most = int(r.ContentLength) + 1 // so that the end is seen without growing
+		first = min(most, trusted)
 	}
-	for err := b.grow(first); ; err = b.grow(len(b.buf) + 1) {
+	for err := b.grow(first, most); ; err = b.grow(len(b.buf)+1, most) {
 		if err != nil {
 			return nil, err
 		}
@@ -152,16 +158,43 @@ func bodyError(err error) error {
 	return invalid("read the request's body: %v", err)
 }
 
-// timedBody is the raw body with its limit of bytes and its deadline.
+// timedBody is the raw body with its limit of bytes and its deadlines: one for
+// the whole, and one for each pace bytes, for whoever sends a byte a second.
 type timedBody struct {
-	io.Reader
-	rc *http.ResponseController
+	r     io.Reader
+	rc    *http.ResponseController
+	whole time.Time
+	pause time.Duration // for pace bytes
+	left  int           // of them
 }
 
+// pace is how many bytes must come within Options.BodyPause.
+const pace = 8 << 10
+
 func (a *API) timedBody(c *gin.Context) *timedBody {
-	rc := http.NewResponseController(c.Writer)
-	_ = rc.SetReadDeadline(time.Now().Add(a.o.BodyTimeout)) // not supported: then there is no connection to guard
-	return &timedBody{http.MaxBytesReader(c.Writer, c.Request.Body, int64(a.intake.maxBody)), rc}
+	b := &timedBody{
+		r:  http.MaxBytesReader(c.Writer, c.Request.Body, int64(a.intake.maxBody)),
+		rc: http.NewResponseController(c.Writer), whole: time.Now().Add(a.o.BodyTimeout), pause: a.o.BodyPause,
+	}
+	b.moveDeadline()
+	return b
+}
+
+func (b *timedBody) moveDeadline() {
+	b.left = pace
+	next := time.Now().Add(b.pause)
+	if next.After(b.whole) {
+		next = b.whole
+	}
+	_ = b.rc.SetReadDeadline(next) // not supported: then there is no connection to guard
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if b.left -= n; b.left <= 0 && err == nil {
+		b.moveDeadline()
+	}
+	return n, err
 }
 
 // done lifts the deadline: net/http goes on reading to notice a client that

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -352,6 +353,52 @@ func TestPublishBodyTimeout(t *testing.T) {
 		}()
 		s.do("POST", branchPath("x", "rows"), body, ndjson).want(t, 200, nil)
 	}
+}
+
+// Who sends a byte now and then is given up long before the whole body's time is
+// over; who only takes long is not.
+func TestPublishBodyPause(t *testing.T) {
+	t.Parallel()
+	b := shared
+	b.Publisher = failing{record.ErrBusy} // the body was read
+	s := serve(t, b, api.Options{BodyTimeout: time.Minute, BodyPause: 500 * time.Millisecond})
+	trickle := func(bytes, times int) io.Reader {
+		r, w := io.Pipe()
+		go func() {
+			defer w.Close()
+			for range times {
+				if _, err := w.Write(make([]byte, bytes)); err != nil {
+					return
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+		}()
+		return r
+	}
+	s.do("POST", branchPath("x", "rows"), trickle(1, 1000)).wantProblem(t, 408, "REQUEST_TIMEOUT", "too slowly")
+	s.do("POST", branchPath("x", "rows"), trickle(8<<10, 20)).wantProblem(t, 429, "BUSY")
+}
+
+// Bodies that are declared and do not come take no memory from others.
+func TestPublishDeclaredLength(t *testing.T) {
+	t.Parallel()
+	b := shared
+	b.Publisher = failing{record.ErrClosed}
+	s := serve(t, b, api.Options{})
+	for range 16 {
+		conn, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", branchPath("x", "rows"), api.MaxRequestBytes)
+		// The server says so when it has made room and begins to read.
+		if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, " 100 ") {
+			t.Fatalf("%q, %v", line, err)
+		}
+	}
+	// One that does come has its room, all of it.
+	s.do("POST", branchPath("x", "rows"), make([]byte, api.MaxRequestBytes)).wantProblem(t, 503, "UNAVAILABLE")
 }
 
 // failing fails with its error.

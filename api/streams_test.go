@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/url"
+	"os"
 	"strings"
 	"testing"
 
@@ -224,6 +226,7 @@ func TestArchiveAndDataset(t *testing.T) {
 		Rows       int64
 		Files      int
 		Offsets    map[string]int64
+		Metadata   string `json:"metadataLocation"`
 	}
 	s.do("POST", branchPath(stream, "archive"), nil).want(t, 200, &done)
 	if done.Rows != 10 || done.Files != 1 || done.SnapshotID == "" || done.Offsets["0"] != 10 {
@@ -241,10 +244,16 @@ func TestArchiveAndDataset(t *testing.T) {
 			Summary   map[string]string
 		}
 		NextPageToken string
+		Metadata      string `json:"metadataLocation"`
 	}
 	s.do("GET", data+"snapshots?limit=1", nil).want(t, 200, &history)
 	if len(history.Snapshots) != 1 || history.Snapshots[0].ID != done.SnapshotID || history.Snapshots[0].TotalRows != 10 || history.Snapshots[0].Summary["thermocline.offsets"] != `{"0":10}` {
 		t.Errorf("history: %+v", history)
+	}
+	if u, err := url.Parse(done.Metadata); err != nil || history.Metadata != done.Metadata || !strings.HasSuffix(u.Path, ".metadata.json") {
+		t.Errorf("metadata: archive says %q, history %q, %v", done.Metadata, history.Metadata, err)
+	} else if text, err := os.ReadFile(u.Path); err != nil || !strings.Contains(string(text), done.SnapshotID) {
+		t.Errorf("the metadata file does not name the snapshot %s: %v", done.SnapshotID, err)
 	}
 	s.do("GET", data+"files?snapshot="+done.SnapshotID, nil).want(t, 200, &files)
 	if len(files.Files) != 1 || files.Files[0].Rows != 10 || files.Files[0].Format != "PARQUET" || files.SnapshotID != done.SnapshotID {

@@ -327,6 +327,11 @@ type ArchiveResult struct {
 	Bytes int64 `json:"bytes"`
 	Files int   `json:"files"`
 
+	// MetadataLocation The table's current metadata file, which is what Iceberg engines load
+	//
+	// Example: file:///var/lib/thermocline/warehouse/0c7a/metadata/00002-9f1e.metadata.json
+	MetadataLocation MetadataLocation `json:"metadataLocation"`
+
 	// Offsets First offset that is not archived, by partition
 	//
 	// Example: {"0":1000,"1":707}
@@ -508,6 +513,11 @@ type LogMetrics struct {
 	// SyncSeconds Quantiles are interpolated within buckets
 	SyncSeconds Histogram `json:"syncSeconds"`
 }
+
+// MetadataLocation The table's current metadata file, which is what Iceberg engines load
+//
+// Example: file:///var/lib/thermocline/warehouse/0c7a/metadata/00002-9f1e.metadata.json
+type MetadataLocation = string
 
 // OffsetRange defines model for OffsetRange.
 type OffsetRange struct {
@@ -763,8 +773,12 @@ type SnapshotID = string
 
 // SnapshotList defines model for SnapshotList.
 type SnapshotList struct {
-	NextPageToken *string    `json:"nextPageToken,omitempty"`
-	Snapshots     []Snapshot `json:"snapshots"`
+	// MetadataLocation The table's current metadata file, which is what Iceberg engines load
+	//
+	// Example: file:///var/lib/thermocline/warehouse/0c7a/metadata/00002-9f1e.metadata.json
+	MetadataLocation MetadataLocation `json:"metadataLocation"`
+	NextPageToken    *string          `json:"nextPageToken,omitempty"`
+	Snapshots        []Snapshot       `json:"snapshots"`
 }
 
 // Stream defines model for Stream.

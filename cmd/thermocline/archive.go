@@ -28,7 +28,8 @@ func (a *app) archiveCommand() *cobra.Command {
 			if a.output == "json" {
 				return a.printJSON(r)
 			}
-			_, err = fmt.Fprintf(a.out, "archived %s rows in %d files, %s bytes, %.1f s; snapshot %s\n", count(r.Rows), r.Files, count(r.Bytes), r.Seconds, text(r.SnapshotID))
+			_, err = fmt.Fprintf(a.out, "archived %s rows in %d files, %s bytes, %.1f s; snapshot %s of %s\n",
+				count(r.Rows), r.Files, count(r.Bytes), r.Seconds, text(r.SnapshotID), r.MetadataLocation)
 			return err
 		},
 	}

@@ -46,7 +46,7 @@ func (a *app) datasetHistory() *cobra.Command {
 				if err := a.answer(resp, err, &page); err != nil {
 					return err
 				}
-				all.Snapshots = append(all.Snapshots, page.Snapshots...)
+				all.MetadataLocation, all.Snapshots = page.MetadataLocation, append(all.Snapshots, page.Snapshots...)
 				if token = page.NextPageToken; token == nil {
 					break
 				}
@@ -55,7 +55,11 @@ func (a *app) datasetHistory() *cobra.Command {
 			for i, s := range all.Snapshots {
 				rows[i] = []string{s.ID, when(s.CommittedAt), s.Operation, count(s.AddedRows), count(s.AddedFiles), count(s.TotalRows), count(s.TotalFiles), count(s.TotalBytes)}
 			}
-			return a.show(all, "SNAPSHOT COMMITTED OPERATION +ROWS +FILES ROWS FILES BYTES", rows)
+			if err := a.show(all, "SNAPSHOT COMMITTED OPERATION +ROWS +FILES ROWS FILES BYTES", rows); err != nil || a.output == "json" {
+				return err
+			}
+			_, err = fmt.Fprintf(a.out, "the table is %s\n", all.MetadataLocation)
+			return err
 		},
 	}
 	branchFlag(c, &branch)

@@ -176,7 +176,7 @@ func (b backend) ArchiveNow(ctx context.Context, stream, branch string) (api.Arc
 	if err != nil {
 		return api.Archived{}, err
 	}
-	return api.Archived{SnapshotID: out.SnapshotID, Rows: out.Rows, Files: out.Files, Bytes: out.Bytes, Offsets: out.Archived}, nil
+	return api.Archived{SnapshotID: out.SnapshotID, Rows: out.Rows, Files: out.Files, Bytes: out.Bytes, Offsets: out.Archived, MetadataLocation: out.MetadataLocation}, nil
 }
 
 func (b backend) Offsets(ctx context.Context, stream, branch string) (api.Offsets, error) {

@@ -33,24 +33,25 @@ type table struct {
 
 // Snapshots pages backwards by sequence number: a token is the one to begin
 // below.
-func (d datasets) Snapshots(ctx context.Context, stream, branch string, p api.Page) ([]api.Snapshot, string, error) {
+func (d datasets) Snapshots(ctx context.Context, stream, branch string, p api.Page) (api.SnapshotPage, error) {
 	b, err := d.load(ctx, stream, branch)
 	if err != nil {
-		return nil, "", err
+		return api.SnapshotPage{}, err
 	}
 	below, err := pageStart(p.Token, 1<<62)
 	if err != nil {
-		return nil, "", err
+		return api.SnapshotPage{}, err
 	}
 	all := b.Table.Snapshots()
-	var out []api.Snapshot
+	out := api.SnapshotPage{MetadataLocation: b.MetadataLocation()}
 	for i := len(all) - 1; i >= 0; i-- {
 		s := all[i]
 		if s.Sequence >= below {
 			continue
 		}
-		if len(out) == p.Size {
-			return out, strconv.FormatInt(all[i+1].Sequence, 10), nil
+		if len(out.Snapshots) == p.Size {
+			out.Next = strconv.FormatInt(all[i+1].Sequence, 10)
+			break
 		}
 		a := api.Snapshot{
 			ID: s.ID, ParentID: s.Parent, SequenceNumber: s.Sequence, CommittedAt: s.Time, Operation: s.Operation,
@@ -60,9 +61,9 @@ func (d datasets) Snapshots(ctx context.Context, stream, branch string, p api.Pa
 		if s.SchemaID >= 0 {
 			a.SchemaID = &s.SchemaID
 		}
-		out = append(out, a)
+		out.Snapshots = append(out.Snapshots, a)
 	}
-	return out, "", nil
+	return out, nil
 }
 
 // DataFiles pages through the files of one snapshot in scan order; a token is

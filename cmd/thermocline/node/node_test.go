@@ -464,16 +464,16 @@ func TestReset(t *testing.T) {
 	w.archive()
 	rows, _ = w.read(reader.Request{})
 	check(t, rows, 0, 30)
-	snaps, _, err := w.b.Datasets.Snapshots(t.Context(), "s", "main", api.Page{Size: 100})
+	page, err := w.b.Datasets.Snapshots(t.Context(), "s", "main", api.Page{Size: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
 	most := int64(0)
-	for _, s := range snaps {
+	for _, s := range page.Snapshots {
 		most = max(most, s.TotalRows)
 	}
-	if most != 150 || snaps[0].TotalRows != 30 {
-		t.Fatalf("the history's largest version has %d rows, the newest %d; want 150 and 30", most, snaps[0].TotalRows)
+	if most != 150 || page.Snapshots[0].TotalRows != 30 {
+		t.Fatalf("the history's largest version has %d rows, the newest %d; want 150 and 30", most, page.Snapshots[0].TotalRows)
 	}
 	if views := w.node.log.Views(); len(views) != 1 {
 		t.Fatalf("the hot buffer still holds views %v", views)
