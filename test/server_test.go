@@ -53,30 +53,40 @@ func (s *server) start(t *testing.T, env ...string) {
 // errEnded: the process ended before it served.
 var errEnded = errors.New("the server ended before it served")
 
-func (s *server) tryStart(env ...string) error {
-	file := filepath.Join(s.dir, "address")
-	if err := os.RemoveAll(file); err != nil {
-		return err
+func (s *server) addressFile() string { return filepath.Join(s.dir, "address") }
+
+// launch starts a process and does not wait until it serves.
+func (s *server) launch(env ...string) (*exec.Cmd, chan struct{}, error) {
+	if err := os.RemoveAll(s.addressFile()); err != nil {
+		return nil, nil, err
 	}
 	listen := s.address
 	if listen == "" {
 		listen = "127.0.0.1:0"
 	}
-	cmd := exec.Command(s.binary, "serve", "--data", filepath.Join(s.dir, "data"), "--listen", listen, "--address-file", file)
+	cmd := exec.Command(s.binary, "serve", "--data", filepath.Join(s.dir, "data"), "--listen", listen, "--address-file", s.addressFile())
 	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=0")
 	cmd.Env = append(cmd.Env, env...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	if err := cmd.Start(); err != nil {
-		return err
+		return nil, nil, err
 	}
 	ended := make(chan struct{})
 	go func() {
 		cmd.Wait() //nolint:errcheck // its outcome is in cmd.ProcessState
 		close(ended)
 	}()
+	return cmd, ended, nil
+}
+
+func (s *server) tryStart(env ...string) error {
+	cmd, ended, err := s.launch(env...)
+	if err != nil {
+		return err
+	}
 	s.cmd, s.ended = cmd, ended
 	for deadline := time.After(60 * time.Second); ; {
-		if text, err := os.ReadFile(file); err == nil && len(text) > 0 {
+		if text, err := os.ReadFile(s.addressFile()); err == nil && len(text) > 0 {
 			s.address = strings.TrimSpace(string(text))
 			return nil
 		}
