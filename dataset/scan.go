@@ -30,8 +30,6 @@ type ScanOptions struct {
 	// Rows outside may still be delivered.
 	View     record.ViewNumber
 	From, To record.Offsets
-	// File, if set, is the only data file that is read: its path.
-	File string
 	// BatchRows bounds the rows of a batch; default 32768. Batches of large
 	// rows are smaller.
 	BatchRows int
@@ -143,9 +141,6 @@ func (t *Table) scan(ctx context.Context, o ScanOptions, find func(context.Conte
 	for _, e := range files.data {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("dataset: scan table %s: %w", t.id, err)
-		}
-		if o.File != "" && o.File != e.DataFile().FilePath() {
-			continue
 		}
 		s.stats.Files++
 		if !s.fileMayMatch(e.DataFile()) {
