@@ -40,15 +40,17 @@ type Options struct {
 	// requests under way and the memory that their bodies take; more get 429.
 	MaxPublishes    int
 	MaxPublishBytes int64
-	// MaxReads (32) and MaxTails (2048) bound bounded and held-open reads.
-	MaxReads, MaxTails int
+	// MaxReads (32) bounds the bounded reads under way, MaxTails (2048) and
+	// MaxSubscribes (2048) the held-open ones; more get 429.
+	MaxReads, MaxTails, MaxSubscribes int
 	// BodyTimeout (2 min) bounds how long a request's body may take to arrive,
 	// BodyPause (10 s) how long any 8 KiB of it may.
 	BodyTimeout, BodyPause time.Duration
 	// StallTimeout (30 s) is how long a client may leave what it is sent
 	// unread before it is cut.
 	StallTimeout time.Duration
-	// Heartbeat (10 s) is the pause after which a tail shows that it lives.
+	// Heartbeat (10 s) is the pause after which a held-open read shows that it
+	// lives.
 	Heartbeat time.Duration
 }
 
@@ -60,11 +62,12 @@ func (o Options) withDefaults() (Options, error) {
 	o.MaxPublishBytes = cmp.Or(o.MaxPublishBytes, 256<<20)
 	o.MaxReads = cmp.Or(o.MaxReads, 32)
 	o.MaxTails = cmp.Or(o.MaxTails, 2048)
+	o.MaxSubscribes = cmp.Or(o.MaxSubscribes, 2048)
 	o.BodyTimeout = cmp.Or(o.BodyTimeout, 2*time.Minute)
 	o.BodyPause = cmp.Or(o.BodyPause, 10*time.Second)
 	o.StallTimeout = cmp.Or(o.StallTimeout, 30*time.Second)
 	o.Heartbeat = cmp.Or(o.Heartbeat, 10*time.Second)
-	if o.MaxPublishes < 0 || o.MaxReads < 0 || o.MaxTails < 0 || o.MaxPublishBytes < MaxRequestBytes ||
+	if o.MaxPublishes < 0 || o.MaxReads < 0 || o.MaxTails < 0 || o.MaxSubscribes < 0 || o.MaxPublishBytes < MaxRequestBytes ||
 		o.BodyTimeout < 0 || o.BodyPause < 0 || o.StallTimeout < 0 || o.Heartbeat < 0 {
 		return o, fmt.Errorf("api options: limits and times must be positive, and MaxPublishBytes at least %d, the size of one request", MaxRequestBytes)
 	}
@@ -73,15 +76,16 @@ func (o Options) withDefaults() (Options, error) {
 
 // API serves REST. It is an http.Handler, safe for concurrent use.
 type API struct {
-	b       Backend
-	o       Options
-	log     *slog.Logger
-	engine  *gin.Engine
-	http    httpMetrics
-	metrics http.Handler
-	intake  intake
-	reads   slots
-	tails   slots
+	b          Backend
+	o          Options
+	log        *slog.Logger
+	engine     *gin.Engine
+	http       httpMetrics
+	metrics    http.Handler
+	intake     intake
+	reads      slots
+	tails      slots
+	subscribes slots
 
 	draining  chan struct{}
 	drainOnce sync.Once
@@ -100,10 +104,11 @@ func New(b Backend, o Options) (*API, error) {
 	}
 	a := &API{
 		b: b, o: o, log: o.Logger, http: newHTTPMetrics(),
-		intake:   intake{maxRequests: int64(o.MaxPublishes), maxBytes: o.MaxPublishBytes, maxBody: MaxRequestBytes},
-		reads:    make(slots, o.MaxReads),
-		tails:    make(slots, o.MaxTails),
-		draining: make(chan struct{}),
+		intake:     intake{maxRequests: int64(o.MaxPublishes), maxBytes: o.MaxPublishBytes, maxBody: MaxRequestBytes},
+		reads:      make(slots, o.MaxReads),
+		tails:      make(slots, o.MaxTails),
+		subscribes: make(slots, o.MaxSubscribes),
+		draining:   make(chan struct{}),
 	}
 	a.metrics = a.metricsHandler()
 	a.engine = a.routes()

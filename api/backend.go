@@ -2,12 +2,14 @@ package api
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"github.com/thermocline/thermocline/hotbuffer"
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
+	"github.com/thermocline/thermocline/subscriber"
 	"github.com/thermocline/thermocline/writer"
 )
 
@@ -18,14 +20,15 @@ import (
 // form. Errors wrap the sentinels of package record; their text is shown to
 // people as it is, so it names operation, object and remedy.
 type Backend struct {
-	Streams   Streams
-	Schemas   Schemas
-	Publisher Publisher
-	Producers Producers
-	Reader    Reader
-	Archiver  Archiver
-	Datasets  Datasets
-	Figures   Figures
+	Streams     Streams
+	Schemas     Schemas
+	Publisher   Publisher
+	Producers   Producers
+	Reader      Reader
+	Subscribers Subscribers
+	Archiver    Archiver
+	Datasets    Datasets
+	Figures     Figures
 }
 
 // Streams is the life of streams. What a method returned nil for is durable.
@@ -72,6 +75,34 @@ type Producers interface {
 type Reader interface {
 	Read(ctx context.Context, stream, branch string, q reader.Request) (*reader.Result, error)
 	Tail(ctx context.Context, stream, branch string, q reader.Request) (*reader.Result, error)
+}
+
+// Subscribers keeps shared reading positions; its errors and semantics are those
+// of *subscriber.Coordinator.
+type Subscribers interface {
+	Create(ctx context.Context, ref subscriber.Ref, s subscriber.Spec) (subscriber.Info, error)
+	Get(ctx context.Context, ref subscriber.Ref, name string) (subscriber.Info, error)
+	// List returns a page ordered by name, and the token of the next one, empty
+	// on the last.
+	List(ctx context.Context, ref subscriber.Ref, p Page) ([]subscriber.Info, string, error)
+	Delete(ctx context.Context, ref subscriber.Ref, name string) error
+	Reset(ctx context.Context, ref subscriber.Ref, name string, s subscriber.Start) (subscriber.Info, error)
+	// Join begins a session, which ends with ctx or with Close.
+	Join(ctx context.Context, ref subscriber.Ref, name string, j subscriber.Join) (SubscriberSession, error)
+	// Commit is durable when it returns; it returns the committed position.
+	Commit(ctx context.Context, ref subscriber.Ref, name string, c subscriber.Commit) (reader.Cursor, error)
+}
+
+// SubscriberSession is one membership of a subscriber; *subscriber.Session is
+// one.
+type SubscriberSession interface {
+	// Schema has the columns of the delivered rows.
+	Schema() *schema.Schema
+	// Events may be iterated once, and ends with the error that ended the
+	// session. A batch's rows are valid in the loop's body only.
+	Events() iter.Seq2[subscriber.Event, error]
+	// Close ends the session; its commits are fenced from then on. Idempotent.
+	Close()
 }
 
 // Archiver moves rows into the dataset.

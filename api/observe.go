@@ -100,12 +100,14 @@ func sound(id string) bool {
 // unknown one is an error: a misspelt "where" must not return every row.
 var queries = map[string][]string{
 	"GET /v1/streams": {"limit", "pageToken"},
-	"GET /v1/streams/:stream/branches/:branch/schema/versions": {"limit", "pageToken"},
-	"POST /v1/streams/:stream/branches/:branch/rows":           {"onError", "unknownFields"},
-	"GET /v1/streams/:stream/branches/:branch/rows":            {"format", "columns", "where", "from", "limit", "consistency", "system", "numbers", "end"},
-	"GET /v1/streams/:stream/branches/:branch/tail":            {"format", "from", "columns", "where", "consistency", "system", "numbers", "cursors"},
-	"GET /v1/datasets/:stream/branches/:branch/snapshots":      {"limit", "pageToken"},
-	"GET /v1/datasets/:stream/branches/:branch/files":          {"snapshot", "limit", "pageToken"},
+	"GET /v1/streams/:stream/branches/:branch/schema/versions":              {"limit", "pageToken"},
+	"POST /v1/streams/:stream/branches/:branch/rows":                        {"onError", "unknownFields"},
+	"GET /v1/streams/:stream/branches/:branch/rows":                         {"format", "columns", "where", "from", "limit", "consistency", "system", "numbers", "end"},
+	"GET /v1/streams/:stream/branches/:branch/tail":                         {"format", "from", "columns", "where", "consistency", "system", "numbers", "cursors"},
+	"GET /v1/streams/:stream/branches/:branch/subscribers":                  {"limit", "pageToken"},
+	"GET /v1/streams/:stream/branches/:branch/subscribers/:subscriber/rows": {"member", "resume", "format", "columns", "where", "system", "numbers"},
+	"GET /v1/datasets/:stream/branches/:branch/snapshots":                   {"limit", "pageToken"},
+	"GET /v1/datasets/:stream/branches/:branch/files":                       {"snapshot", "limit", "pageToken"},
 }
 
 func (a *API) checkQuery(c *gin.Context) {

@@ -15,6 +15,7 @@ import (
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
+	"github.com/thermocline/thermocline/subscriber"
 	"github.com/thermocline/thermocline/writer"
 )
 
@@ -41,6 +42,7 @@ var statuses = []struct {
 	{reader.ErrOtherView, http.StatusGone, "CURSOR_OF_OTHER_VIEW", 0},
 	{record.ErrOutOfRange, http.StatusGone, "CURSOR_OUT_OF_RANGE", 0},
 	{record.ErrTooLarge, http.StatusRequestEntityTooLarge, "TOO_LARGE", 0},
+	{subscriber.ErrSessionFenced, http.StatusConflict, "SUBSCRIBER_FENCED", 0},
 	{record.ErrFenced, http.StatusConflict, "PRODUCER_FENCED", 0},
 	{record.ErrOutOfSequence, http.StatusConflict, "PRODUCER_OUT_OF_SEQUENCE", 0},
 	{record.ErrExists, http.StatusConflict, "ALREADY_EXISTS", 0},

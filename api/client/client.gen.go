@@ -145,6 +145,30 @@ func (e StreamType) Valid() bool {
 	}
 }
 
+// Defines values for SubscriberStartType.
+const (
+	SubscriberStartTypeCursor   SubscriberStartType = "cursor"
+	SubscriberStartTypeEarliest SubscriberStartType = "earliest"
+	SubscriberStartTypeLatest   SubscriberStartType = "latest"
+	SubscriberStartTypeTime     SubscriberStartType = "time"
+)
+
+// Valid indicates whether the value is a known member of the SubscriberStartType enum.
+func (e SubscriberStartType) Valid() bool {
+	switch e {
+	case SubscriberStartTypeCursor:
+		return true
+	case SubscriberStartTypeEarliest:
+		return true
+	case SubscriberStartTypeLatest:
+		return true
+	case SubscriberStartTypeTime:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for NumbersParameter.
 const (
 	NumbersParameterNumber NumbersParameter = "number"
@@ -253,6 +277,45 @@ func (e PublishRowsParamsUnknownFields) Valid() bool {
 	case PublishRowsParamsUnknownFieldsIgnore:
 		return true
 	case PublishRowsParamsUnknownFieldsReject:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SubscribeRowsParamsFormat.
+const (
+	SubscribeRowsParamsFormatArrow  SubscribeRowsParamsFormat = "arrow"
+	SubscribeRowsParamsFormatNdjson SubscribeRowsParamsFormat = "ndjson"
+	SubscribeRowsParamsFormatSse    SubscribeRowsParamsFormat = "sse"
+)
+
+// Valid indicates whether the value is a known member of the SubscribeRowsParamsFormat enum.
+func (e SubscribeRowsParamsFormat) Valid() bool {
+	switch e {
+	case SubscribeRowsParamsFormatArrow:
+		return true
+	case SubscribeRowsParamsFormatNdjson:
+		return true
+	case SubscribeRowsParamsFormatSse:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SubscribeRowsParamsNumbers.
+const (
+	SubscribeRowsParamsNumbersNumber SubscribeRowsParamsNumbers = "number"
+	SubscribeRowsParamsNumbersString SubscribeRowsParamsNumbers = "string"
+)
+
+// Valid indicates whether the value is a known member of the SubscribeRowsParamsNumbers enum.
+func (e SubscribeRowsParamsNumbers) Valid() bool {
+	switch e {
+	case SubscribeRowsParamsNumbersNumber:
+		return true
+	case SubscribeRowsParamsNumbersString:
 		return true
 	default:
 		return false
@@ -373,6 +436,18 @@ type BranchMetrics struct {
 	View int32       `json:"view"`
 }
 
+// CommitSubscriber A session, and either a cursor or a checkpoint
+type CommitSubscriber struct {
+	// Checkpoint Number of the newest complete epoch; exactly once only
+	Checkpoint *int64 `json:"checkpoint,omitempty"`
+
+	// Cursor From a mark of this session
+	Cursor *string `json:"cursor,omitempty"`
+
+	// Session Of the push read, from its assignment mark
+	Session int64 `json:"session"`
+}
+
 // Consistency defines model for Consistency.
 type Consistency string
 
@@ -390,6 +465,19 @@ type CreateStream struct {
 
 	// Settings Settings to set; what is absent stays, or has its default in a new stream
 	Settings *SettingsPatch `json:"settings,omitempty"`
+}
+
+// CreateSubscriber defines model for CreateSubscriber.
+type CreateSubscriber struct {
+	Consistency *Consistency `json:"consistency,omitempty"`
+
+	// Hold How long uncommitted rows stay hot after they were appended; 1m by default, 1h at most
+	Hold *Duration      `json:"hold,omitempty"`
+	ID   SubscriberName `json:"id"`
+
+	// Start Where to begin: at the `earliest` row (the default), behind the `latest`, at a `cursor`, or at the first row that
+	// was appended at or after a `time`. Exactly once, a position that is not the end of an epoch makes the rest of that epoch the first one.
+	Start *SubscriberStart `json:"start,omitempty"`
 }
 
 // DataFile defines model for DataFile.
@@ -626,6 +714,13 @@ type ResetBranch struct {
 	Settings *SettingsPatch `json:"settings,omitempty"`
 }
 
+// ResetSubscriber defines model for ResetSubscriber.
+type ResetSubscriber struct {
+	// Start Where to begin: at the `earliest` row (the default), behind the `latest`, at a `cursor`, or at the first row that
+	// was appended at or after a `time`. Exactly once, a position that is not the end of an epoch makes the rest of that epoch the first one.
+	Start SubscriberStart `json:"start"`
+}
+
 // Row One row: its fields by name. TIMESTAMP is ISO-8601 or milliseconds since 1970, DATE is ISO-8601, BINARY
 // is base64, LONG and DECIMAL are numbers or strings. NaN, infinities, numbers out of range or with
 // more digits than the field, invalid UTF-8 and duplicate names are errors.
@@ -817,6 +912,92 @@ type StreamSummary struct {
 // to 20 ms for company.
 type StreamType string
 
+// Subscriber defines model for Subscriber.
+type Subscriber struct {
+	// Checkpoint The newest checkpoint known to lie at or before the position; exactly once, the last committed epoch. 0 if there is none
+	Checkpoint int64 `json:"checkpoint"`
+
+	// CommittedAt Of the last commit or reset; absent before the first
+	CommittedAt *time.Time  `json:"committedAt,omitempty"`
+	Consistency Consistency `json:"consistency"`
+	CreatedAt   time.Time   `json:"createdAt"`
+
+	// CurrentView False when the branch was reset since; the subscriber then has to be reset too
+	CurrentView bool `json:"currentView"`
+
+	// Cursor The committed position
+	Cursor string `json:"cursor"`
+
+	// Generation Grows with each reset of the subscriber
+	Generation int64 `json:"generation"`
+
+	// Hold A length of time: numbers with the units ms, s, m and h
+	//
+	// Example: 2m
+	Hold Duration       `json:"hold"`
+	ID   SubscriberName `json:"id"`
+
+	// LagRows Durable rows behind the position
+	LagRows int64 `json:"lagRows"`
+
+	// LagSeconds Age of the oldest of them
+	LagSeconds float64            `json:"lagSeconds"`
+	Members    []SubscriberMember `json:"members"`
+
+	// Offsets The same position as the first uncommitted offset, by partition
+	//
+	// Example: {"0":1000,"1":707}
+	Offsets map[string]int64 `json:"offsets"`
+
+	// Session Number of the newest session
+	Session int64 `json:"session"`
+
+	// View Number of the view that the position is in
+	View int32 `json:"view"`
+}
+
+// SubscriberList defines model for SubscriberList.
+type SubscriberList struct {
+	NextPageToken *string      `json:"nextPageToken,omitempty"`
+	Subscribers   []Subscriber `json:"subscribers"`
+}
+
+// SubscriberMember A push read that is open
+type SubscriberMember struct {
+	// Delivered First offset that it was not sent yet, by partition
+	Delivered  map[string]int64 `json:"delivered"`
+	JoinedAt   time.Time        `json:"joinedAt"`
+	Member     string           `json:"member"`
+	Partitions []int32          `json:"partitions"`
+	Session    int64            `json:"session"`
+}
+
+// SubscriberName defines model for SubscriberName.
+type SubscriberName = string
+
+// SubscriberPosition defines model for SubscriberPosition.
+type SubscriberPosition struct {
+	// Checkpoint The newest checkpoint known to lie at or before it; 0 if none is
+	Checkpoint int64 `json:"checkpoint"`
+
+	// Cursor The committed position of the subscriber
+	Cursor string `json:"cursor"`
+}
+
+// SubscriberStart Where to begin: at the `earliest` row (the default), behind the `latest`, at a `cursor`, or at the first row that
+// was appended at or after a `time`. Exactly once, a position that is not the end of an epoch makes the rest of that epoch the first one.
+type SubscriberStart struct {
+	// Cursor With type cursor
+	Cursor *string `json:"cursor,omitempty"`
+
+	// Time With type time
+	Time *time.Time          `json:"time,omitempty"`
+	Type SubscriberStartType `json:"type"`
+}
+
+// SubscriberStartType defines model for SubscriberStart.Type.
+type SubscriberStartType string
+
 // BranchParameter defines model for BranchParameter.
 type BranchParameter = string
 
@@ -837,6 +1018,9 @@ type PageTokenParameter = string
 
 // StreamParameter defines model for StreamParameter.
 type StreamParameter = StreamName
+
+// SubscriberParameter defines model for SubscriberParameter.
+type SubscriberParameter = SubscriberName
 
 // SystemParameter defines model for SystemParameter.
 type SystemParameter = bool
@@ -995,6 +1179,48 @@ type ListSchemaVersionsParams struct {
 	PageToken *PageTokenParameter `form:"pageToken,omitempty" json:"pageToken,omitempty"`
 }
 
+// ListSubscribersParams defines parameters for ListSubscribers.
+type ListSubscribersParams struct {
+	// Limit Most entries of a page; more than 1000 is an error
+	Limit *PageLimitParameter `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// PageToken `nextPageToken` of the page before
+	PageToken *PageTokenParameter `form:"pageToken,omitempty" json:"pageToken,omitempty"`
+}
+
+// SubscribeRowsParams defines parameters for SubscribeRows.
+type SubscribeRowsParams struct {
+	// Member The client's own name; absent, the server makes a fresh one
+	Member *string `form:"member,omitempty" json:"member,omitempty"`
+
+	// Resume A cursor that the client has stored with its output. In each partition that it is given it begins at this
+	// position or at the committed one, whichever is further.
+	Resume *string `form:"resume,omitempty" json:"resume,omitempty"`
+
+	// Format Output format; goes before Accept
+	Format *SubscribeRowsParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+
+	// Columns Names of columns to return, separated by commas, in this order; dots lead into structs; absent means all
+	Columns *ColumnsParameter `form:"columns,omitempty" json:"columns,omitempty"`
+
+	// Where Rows to return: `column op literal` with `= != <> < <= > >=`, `column [not] in (…)`, `column is
+	// [not] null`, joined by `and`, `or`, `not` and parentheses. Literals are numbers, `'text'`, `true`, `false`
+	// and `X'00ff'`; dates and timestamps are texts. Logic is SQL's: a comparison with null selects nothing.
+	Where *WhereParameter `form:"where,omitempty" json:"where,omitempty"`
+
+	// System Add the system columns `_view`, `_partition`, `_offset` and `_timestamp`
+	System *SystemParameter `form:"system,omitempty" json:"system,omitempty"`
+
+	// Numbers `string` writes every LONG beyond ±2^53 and every DECIMAL as a JSON string (NDJSON and SSE)
+	Numbers *SubscribeRowsParamsNumbers `form:"numbers,omitempty" json:"numbers,omitempty"`
+}
+
+// SubscribeRowsParamsFormat defines parameters for SubscribeRows.
+type SubscribeRowsParamsFormat string
+
+// SubscribeRowsParamsNumbers defines parameters for SubscribeRows.
+type SubscribeRowsParamsNumbers string
+
 // TailRowsParams defines parameters for TailRows.
 type TailRowsParams struct {
 	// Format Output format; goes before Accept
@@ -1051,6 +1277,15 @@ type EvolveSchemaJSONRequestBody = Schema
 
 // UpdateSettingsJSONRequestBody defines body for UpdateSettings for application/json ContentType.
 type UpdateSettingsJSONRequestBody = SettingsPatch
+
+// CreateSubscriberJSONRequestBody defines body for CreateSubscriber for application/json ContentType.
+type CreateSubscriberJSONRequestBody = CreateSubscriber
+
+// CommitSubscriberJSONRequestBody defines body for CommitSubscriber for application/json ContentType.
+type CommitSubscriberJSONRequestBody = CommitSubscriber
+
+// ResetSubscriberJSONRequestBody defines body for ResetSubscriber for application/json ContentType.
+type ResetSubscriberJSONRequestBody = ResetSubscriber
 
 // AsRowsBody0 returns the union data inside the RowsBody as a RowsBody0
 func (t RowsBody) AsRowsBody0() (RowsBody0, error) {
@@ -1431,6 +1666,126 @@ type ClientInterface interface {
 	//
 	// Corresponds with PATCH /v1/streams/{stream}/branches/{branch}/settings (the `UpdateSettings` operationId).
 	UpdateSettings(ctx context.Context, stream StreamParameter, branch BranchParameter, body UpdateSettingsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSubscribers List the subscribers of a branch by name, with lag and members
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers (the `ListSubscribers` operationId).
+	ListSubscribers(ctx context.Context, stream StreamParameter, branch BranchParameter, params *ListSubscribersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateSubscriberWithBody Create a subscriber
+	//
+	// The consistency is fixed for good; absent, it is the branch's setting. `hold` is how long rows that the
+	// subscriber has not committed stay in the hot buffer after they were appended, so that it reads them from
+	// there; later it reads them from the dataset. A subscriber never keeps rows hot for longer, and never
+	// when the hot buffer is more than half full. A branch has at most 1,000 subscribers.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers (the `CreateSubscriber` operationId).
+	CreateSubscriberWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateSubscriber Create a subscriber
+	//
+	// The consistency is fixed for good; absent, it is the branch's setting. `hold` is how long rows that the
+	// subscriber has not committed stay in the hot buffer after they were appended, so that it reads them from
+	// there; later it reads them from the dataset. A subscriber never keeps rows hot for longer, and never
+	// when the hot buffer is more than half full. A branch has at most 1,000 subscribers.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers (the `CreateSubscriber` operationId).
+	CreateSubscriber(ctx context.Context, stream StreamParameter, branch BranchParameter, body CreateSubscriberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteSubscriber Delete a subscriber
+	//
+	// Its push reads end, and its position is forgotten.
+	//
+	// Corresponds with DELETE /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber} (the `DeleteSubscriber` operationId).
+	DeleteSubscriber(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSubscriber Show a subscriber with its position, lag and members
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber} (the `GetSubscriber` operationId).
+	GetSubscriber(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CommitSubscriberWithBody Commit how far a member is
+	//
+	// Durable when the answer is here. The session is that of the push read, from its `assignment` mark. With
+	// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
+	// epoch. A position never goes back, and a commit may be repeated.
+	//
+	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/commit (the `CommitSubscriber` operationId).
+	CommitSubscriberWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CommitSubscriber Commit how far a member is
+	//
+	// Durable when the answer is here. The session is that of the push read, from its `assignment` mark. With
+	// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
+	// epoch. A position never goes back, and a commit may be repeated.
+	//
+	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/commit (the `CommitSubscriber` operationId).
+	CommitSubscriber(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, body CommitSubscriberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResetSubscriberWithBody Move a subscriber to another position
+	//
+	// All its push reads end, and commits of their sessions get 409 `SUBSCRIBER_FENCED`. This is also what
+	// takes a subscriber along to the new view after the branch was reset.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/reset (the `ResetSubscriber` operationId).
+	ResetSubscriberWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResetSubscriber Move a subscriber to another position
+	//
+	// All its push reads end, and commits of their sessions get 409 `SUBSCRIBER_FENCED`. This is also what
+	// takes a subscriber along to the new view after the branch was reset.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/reset (the `ResetSubscriber` operationId).
+	ResetSubscriber(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, body ResetSubscriberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SubscribeRows Join a subscriber and have its rows pushed
+	//
+	// A push read: the connection is held open, and as long as it is the caller is a member. It gets the rows of
+	// its partitions, beginning at the committed position, as they become visible, with **marks** between them:
+	//
+	// | mark | meaning |
+	// | --- | --- |
+	// | `{"_thermocline":"assignment","session":12,"member":"m","partitions":[0,1],"cursor":"…"}` | First of all, and whenever the member's partitions change. Rows go on behind `cursor`. Exactly once it voids the rows since the last checkpoint: drop them |
+	// | `{"_thermocline":"cursor","cursor":"…"}` | At least once, behind each group of rows: all rows before it lie before the cursor. Commit it when they are dealt with |
+	// | `{"_thermocline":"checkpoint","checkpoint":7,"cursor":"…"}` | Exactly once: the epoch is complete. Before it, its rows must not be used for good |
+	// | `{"_thermocline":"error","problem":{…}}` | Why the answer ends, e.g. `SUBSCRIBER_FENCED` |
+	//
+	// **NDJSON** (default): rows and marks, one JSON object a line; a blank line is a heartbeat. No row has a top-level
+	// field `_thermocline`.
+	//
+	// **Server-sent events** (`format=sse`): events `assignment`, `rows` (one row per `data` line; at least once, the `id` is the
+	// cursor behind them), `cursor` (a position without rows), `checkpoint` and `problem`; a comment is a heartbeat.
+	//
+	// **Arrow IPC** (`format=arrow`): a stream of record batches. A mark is the custom metadata `thermocline.mark` of a batch
+	// (of the message, not of the schema): the JSON above. It counts behind the batch's rows; a mark without
+	// rows comes in a batch of none. A batch without rows and without mark is a heartbeat.
+	//
+	// **Commit or be expelled.** A member that was sent rows and commits nothing for 60 seconds loses its session, so
+	// that others get its partitions. Heartbeats come every 10 seconds. A client that does not read what it is sent
+	// for 30 seconds is cut.
+	//
+	// **Names.** A client that gives itself a `member` name takes its own former session over at once when
+	// it comes back; without one its partitions are free when the server has seen the old connection go.
+	// More members than partitions are idle until one goes.
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/rows (the `SubscribeRows` operationId).
+	SubscribeRows(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, params *SubscribeRowsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// TailRows Follow rows as they arrive
 	//
@@ -1961,6 +2316,226 @@ func (c *Client) UpdateSettingsWithBody(ctx context.Context, stream StreamParame
 // Corresponds with PATCH /v1/streams/{stream}/branches/{branch}/settings (the `UpdateSettings` operationId).
 func (c *Client) UpdateSettings(ctx context.Context, stream StreamParameter, branch BranchParameter, body UpdateSettingsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUpdateSettingsRequest(c.Server, stream, branch, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSubscribers List the subscribers of a branch by name, with lag and members
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers (the `ListSubscribers` operationId).
+func (c *Client) ListSubscribers(ctx context.Context, stream StreamParameter, branch BranchParameter, params *ListSubscribersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSubscribersRequest(c.Server, stream, branch, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateSubscriberWithBody Create a subscriber
+//
+// The consistency is fixed for good; absent, it is the branch's setting. `hold` is how long rows that the
+// subscriber has not committed stay in the hot buffer after they were appended, so that it reads them from
+// there; later it reads them from the dataset. A subscriber never keeps rows hot for longer, and never
+// when the hot buffer is more than half full. A branch has at most 1,000 subscribers.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers (the `CreateSubscriber` operationId).
+func (c *Client) CreateSubscriberWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateSubscriberRequestWithBody(c.Server, stream, branch, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateSubscriber Create a subscriber
+//
+// The consistency is fixed for good; absent, it is the branch's setting. `hold` is how long rows that the
+// subscriber has not committed stay in the hot buffer after they were appended, so that it reads them from
+// there; later it reads them from the dataset. A subscriber never keeps rows hot for longer, and never
+// when the hot buffer is more than half full. A branch has at most 1,000 subscribers.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers (the `CreateSubscriber` operationId).
+func (c *Client) CreateSubscriber(ctx context.Context, stream StreamParameter, branch BranchParameter, body CreateSubscriberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateSubscriberRequest(c.Server, stream, branch, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteSubscriber Delete a subscriber
+//
+// Its push reads end, and its position is forgotten.
+//
+// Corresponds with DELETE /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber} (the `DeleteSubscriber` operationId).
+func (c *Client) DeleteSubscriber(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteSubscriberRequest(c.Server, stream, branch, subscriber)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSubscriber Show a subscriber with its position, lag and members
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber} (the `GetSubscriber` operationId).
+func (c *Client) GetSubscriber(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSubscriberRequest(c.Server, stream, branch, subscriber)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CommitSubscriberWithBody Commit how far a member is
+//
+// Durable when the answer is here. The session is that of the push read, from its `assignment` mark. With
+// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
+// epoch. A position never goes back, and a commit may be repeated.
+//
+// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/commit (the `CommitSubscriber` operationId).
+func (c *Client) CommitSubscriberWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCommitSubscriberRequestWithBody(c.Server, stream, branch, subscriber, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CommitSubscriber Commit how far a member is
+//
+// Durable when the answer is here. The session is that of the push read, from its `assignment` mark. With
+// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
+// epoch. A position never goes back, and a commit may be repeated.
+//
+// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/commit (the `CommitSubscriber` operationId).
+func (c *Client) CommitSubscriber(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, body CommitSubscriberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCommitSubscriberRequest(c.Server, stream, branch, subscriber, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResetSubscriberWithBody Move a subscriber to another position
+//
+// All its push reads end, and commits of their sessions get 409 `SUBSCRIBER_FENCED`. This is also what
+// takes a subscriber along to the new view after the branch was reset.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/reset (the `ResetSubscriber` operationId).
+func (c *Client) ResetSubscriberWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResetSubscriberRequestWithBody(c.Server, stream, branch, subscriber, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResetSubscriber Move a subscriber to another position
+//
+// All its push reads end, and commits of their sessions get 409 `SUBSCRIBER_FENCED`. This is also what
+// takes a subscriber along to the new view after the branch was reset.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/reset (the `ResetSubscriber` operationId).
+func (c *Client) ResetSubscriber(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, body ResetSubscriberJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResetSubscriberRequest(c.Server, stream, branch, subscriber, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SubscribeRows Join a subscriber and have its rows pushed
+//
+// A push read: the connection is held open, and as long as it is the caller is a member. It gets the rows of
+// its partitions, beginning at the committed position, as they become visible, with **marks** between them:
+//
+// | mark | meaning |
+// | --- | --- |
+// | `{"_thermocline":"assignment","session":12,"member":"m","partitions":[0,1],"cursor":"…"}` | First of all, and whenever the member's partitions change. Rows go on behind `cursor`. Exactly once it voids the rows since the last checkpoint: drop them |
+// | `{"_thermocline":"cursor","cursor":"…"}` | At least once, behind each group of rows: all rows before it lie before the cursor. Commit it when they are dealt with |
+// | `{"_thermocline":"checkpoint","checkpoint":7,"cursor":"…"}` | Exactly once: the epoch is complete. Before it, its rows must not be used for good |
+// | `{"_thermocline":"error","problem":{…}}` | Why the answer ends, e.g. `SUBSCRIBER_FENCED` |
+//
+// **NDJSON** (default): rows and marks, one JSON object a line; a blank line is a heartbeat. No row has a top-level
+// field `_thermocline`.
+//
+// **Server-sent events** (`format=sse`): events `assignment`, `rows` (one row per `data` line; at least once, the `id` is the
+// cursor behind them), `cursor` (a position without rows), `checkpoint` and `problem`; a comment is a heartbeat.
+//
+// **Arrow IPC** (`format=arrow`): a stream of record batches. A mark is the custom metadata `thermocline.mark` of a batch
+// (of the message, not of the schema): the JSON above. It counts behind the batch's rows; a mark without
+// rows comes in a batch of none. A batch without rows and without mark is a heartbeat.
+//
+// **Commit or be expelled.** A member that was sent rows and commits nothing for 60 seconds loses its session, so
+// that others get its partitions. Heartbeats come every 10 seconds. A client that does not read what it is sent
+// for 30 seconds is cut.
+//
+// **Names.** A client that gives itself a `member` name takes its own former session over at once when
+// it comes back; without one its partitions are free when the server has seen the old connection go.
+// More members than partitions are idle until one goes.
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/rows (the `SubscribeRows` operationId).
+func (c *Client) SubscribeRows(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, params *SubscribeRowsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSubscribeRowsRequest(c.Server, stream, branch, subscriber, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3270,6 +3845,505 @@ func NewUpdateSettingsRequestWithBody(server string, stream StreamParameter, bra
 	return req, nil
 }
 
+// NewListSubscribersRequest constructs an http.Request for the ListSubscribers method
+func NewListSubscribersRequest(server string, stream StreamParameter, branch BranchParameter, params *ListSubscribersParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s/subscribers", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.PageToken != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "pageToken", *params.PageToken, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateSubscriberRequest calls the generic CreateSubscriber builder with application/json body
+func NewCreateSubscriberRequest(server string, stream StreamParameter, branch BranchParameter, body CreateSubscriberJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateSubscriberRequestWithBody(server, stream, branch, "application/json", bodyReader)
+}
+
+// NewCreateSubscriberRequestWithBody constructs an http.Request for the CreateSubscriber method, with any body, and a specified content type
+func NewCreateSubscriberRequestWithBody(server string, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s/subscribers", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteSubscriberRequest constructs an http.Request for the DeleteSubscriber method
+func NewDeleteSubscriberRequest(server string, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "subscriber", subscriber, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s/subscribers/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetSubscriberRequest constructs an http.Request for the GetSubscriber method
+func NewGetSubscriberRequest(server string, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "subscriber", subscriber, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s/subscribers/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCommitSubscriberRequest calls the generic CommitSubscriber builder with application/json body
+func NewCommitSubscriberRequest(server string, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, body CommitSubscriberJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCommitSubscriberRequestWithBody(server, stream, branch, subscriber, "application/json", bodyReader)
+}
+
+// NewCommitSubscriberRequestWithBody constructs an http.Request for the CommitSubscriber method, with any body, and a specified content type
+func NewCommitSubscriberRequestWithBody(server string, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "subscriber", subscriber, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s/subscribers/%s/commit", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewResetSubscriberRequest calls the generic ResetSubscriber builder with application/json body
+func NewResetSubscriberRequest(server string, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, body ResetSubscriberJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResetSubscriberRequestWithBody(server, stream, branch, subscriber, "application/json", bodyReader)
+}
+
+// NewResetSubscriberRequestWithBody constructs an http.Request for the ResetSubscriber method, with any body, and a specified content type
+func NewResetSubscriberRequestWithBody(server string, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "subscriber", subscriber, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s/subscribers/%s/reset", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSubscribeRowsRequest constructs an http.Request for the SubscribeRows method
+func NewSubscribeRowsRequest(server string, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, params *SubscribeRowsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "subscriber", subscriber, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s/subscribers/%s/rows", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Member != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "member", *params.Member, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Resume != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "resume", *params.Resume, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Columns != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "columns", *params.Columns, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Where != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "where", *params.Where, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.System != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "system", *params.System, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Numbers != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "numbers", *params.Numbers, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewTailRowsRequest constructs an http.Request for the TailRows method
 func NewTailRowsRequest(server string, stream StreamParameter, branch BranchParameter, params *TailRowsParams) (*http.Request, error) {
 	var err error
@@ -3758,6 +4832,134 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PATCH /v1/streams/{stream}/branches/{branch}/settings (the `UpdateSettings` operationId).
 	UpdateSettingsWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body UpdateSettingsJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateSettingsResponse, error)
+
+	// ListSubscribersWithResponse List the subscribers of a branch by name, with lag and members
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers (the `ListSubscribers` operationId).
+	ListSubscribersWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *ListSubscribersParams, reqEditors ...RequestEditorFn) (*ListSubscribersResponse, error)
+
+	// CreateSubscriberWithBodyWithResponse Create a subscriber
+	//
+	// The consistency is fixed for good; absent, it is the branch's setting. `hold` is how long rows that the
+	// subscriber has not committed stay in the hot buffer after they were appended, so that it reads them from
+	// there; later it reads them from the dataset. A subscriber never keeps rows hot for longer, and never
+	// when the hot buffer is more than half full. A branch has at most 1,000 subscribers.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers (the `CreateSubscriber` operationId).
+	CreateSubscriberWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateSubscriberResponse, error)
+
+	// CreateSubscriberWithResponse Create a subscriber
+	//
+	// The consistency is fixed for good; absent, it is the branch's setting. `hold` is how long rows that the
+	// subscriber has not committed stay in the hot buffer after they were appended, so that it reads them from
+	// there; later it reads them from the dataset. A subscriber never keeps rows hot for longer, and never
+	// when the hot buffer is more than half full. A branch has at most 1,000 subscribers.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers (the `CreateSubscriber` operationId).
+	CreateSubscriberWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body CreateSubscriberJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSubscriberResponse, error)
+
+	// DeleteSubscriberWithResponse Delete a subscriber
+	//
+	// Its push reads end, and its position is forgotten.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber} (the `DeleteSubscriber` operationId).
+	DeleteSubscriberWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, reqEditors ...RequestEditorFn) (*DeleteSubscriberResponse, error)
+
+	// GetSubscriberWithResponse Show a subscriber with its position, lag and members
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber} (the `GetSubscriber` operationId).
+	GetSubscriberWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, reqEditors ...RequestEditorFn) (*GetSubscriberResponse, error)
+
+	// CommitSubscriberWithBodyWithResponse Commit how far a member is
+	//
+	// Durable when the answer is here. The session is that of the push read, from its `assignment` mark. With
+	// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
+	// epoch. A position never goes back, and a commit may be repeated.
+	//
+	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/commit (the `CommitSubscriber` operationId).
+	CommitSubscriberWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CommitSubscriberResponse, error)
+
+	// CommitSubscriberWithResponse Commit how far a member is
+	//
+	// Durable when the answer is here. The session is that of the push read, from its `assignment` mark. With
+	// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
+	// epoch. A position never goes back, and a commit may be repeated.
+	//
+	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/commit (the `CommitSubscriber` operationId).
+	CommitSubscriberWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, body CommitSubscriberJSONRequestBody, reqEditors ...RequestEditorFn) (*CommitSubscriberResponse, error)
+
+	// ResetSubscriberWithBodyWithResponse Move a subscriber to another position
+	//
+	// All its push reads end, and commits of their sessions get 409 `SUBSCRIBER_FENCED`. This is also what
+	// takes a subscriber along to the new view after the branch was reset.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/reset (the `ResetSubscriber` operationId).
+	ResetSubscriberWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResetSubscriberResponse, error)
+
+	// ResetSubscriberWithResponse Move a subscriber to another position
+	//
+	// All its push reads end, and commits of their sessions get 409 `SUBSCRIBER_FENCED`. This is also what
+	// takes a subscriber along to the new view after the branch was reset.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/reset (the `ResetSubscriber` operationId).
+	ResetSubscriberWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, body ResetSubscriberJSONRequestBody, reqEditors ...RequestEditorFn) (*ResetSubscriberResponse, error)
+
+	// SubscribeRowsWithResponse Join a subscriber and have its rows pushed
+	//
+	// A push read: the connection is held open, and as long as it is the caller is a member. It gets the rows of
+	// its partitions, beginning at the committed position, as they become visible, with **marks** between them:
+	//
+	// | mark | meaning |
+	// | --- | --- |
+	// | `{"_thermocline":"assignment","session":12,"member":"m","partitions":[0,1],"cursor":"…"}` | First of all, and whenever the member's partitions change. Rows go on behind `cursor`. Exactly once it voids the rows since the last checkpoint: drop them |
+	// | `{"_thermocline":"cursor","cursor":"…"}` | At least once, behind each group of rows: all rows before it lie before the cursor. Commit it when they are dealt with |
+	// | `{"_thermocline":"checkpoint","checkpoint":7,"cursor":"…"}` | Exactly once: the epoch is complete. Before it, its rows must not be used for good |
+	// | `{"_thermocline":"error","problem":{…}}` | Why the answer ends, e.g. `SUBSCRIBER_FENCED` |
+	//
+	// **NDJSON** (default): rows and marks, one JSON object a line; a blank line is a heartbeat. No row has a top-level
+	// field `_thermocline`.
+	//
+	// **Server-sent events** (`format=sse`): events `assignment`, `rows` (one row per `data` line; at least once, the `id` is the
+	// cursor behind them), `cursor` (a position without rows), `checkpoint` and `problem`; a comment is a heartbeat.
+	//
+	// **Arrow IPC** (`format=arrow`): a stream of record batches. A mark is the custom metadata `thermocline.mark` of a batch
+	// (of the message, not of the schema): the JSON above. It counts behind the batch's rows; a mark without
+	// rows comes in a batch of none. A batch without rows and without mark is a heartbeat.
+	//
+	// **Commit or be expelled.** A member that was sent rows and commits nothing for 60 seconds loses its session, so
+	// that others get its partitions. Heartbeats come every 10 seconds. A client that does not read what it is sent
+	// for 30 seconds is cut.
+	//
+	// **Names.** A client that gives itself a `member` name takes its own former session over at once when
+	// it comes back; without one its partitions are free when the server has seen the old connection go.
+	// More members than partitions are idle until one goes.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/rows (the `SubscribeRows` operationId).
+	SubscribeRowsWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, params *SubscribeRowsParams, reqEditors ...RequestEditorFn) (*SubscribeRowsResponse, error)
 
 	// TailRowsWithResponse Follow rows as they arrive
 	//
@@ -5304,6 +6506,587 @@ func (r UpdateSettingsResponse) ContentType() string {
 	return ""
 }
 
+type ListSubscribersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SubscriberList
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSubscribersResponse) GetJSON200() *SubscriberList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListSubscribersResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r ListSubscribersResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSubscribersResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSubscribersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSubscribersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSubscribersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSubscribersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreateSubscriberResponse201Headers the declared response headers of an HTTP 201 response for CreateSubscriber
+type CreateSubscriberResponse201Headers struct {
+	Location *string
+}
+
+// CreateSubscriberResponse429Headers the declared response headers of an HTTP 429 response for CreateSubscriber
+type CreateSubscriberResponse429Headers struct {
+	RetryAfter *int
+}
+
+type CreateSubscriberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Subscriber
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON410 the response for an HTTP 410 `application/problem+json` response
+	ApplicationProblemJSON410 *Gone
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationProblemJSON429 *Busy
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreateSubscriberResponse201Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *CreateSubscriberResponse429Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateSubscriberResponse) GetJSON201() *Subscriber {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r CreateSubscriberResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r CreateSubscriberResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r CreateSubscriberResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON410 returns the response for an HTTP 410 `application/problem+json` response
+func (r CreateSubscriberResponse) GetApplicationProblemJSON410() *Gone {
+	return r.ApplicationProblemJSON410
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r CreateSubscriberResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r CreateSubscriberResponse) GetApplicationProblemJSON429() *Busy {
+	return r.ApplicationProblemJSON429
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreateSubscriberResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateSubscriberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateSubscriberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateSubscriberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateSubscriberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteSubscriberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r DeleteSubscriberResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r DeleteSubscriberResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteSubscriberResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteSubscriberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteSubscriberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteSubscriberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteSubscriberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetSubscriberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Subscriber
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetSubscriberResponse) GetJSON200() *Subscriber {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r GetSubscriberResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r GetSubscriberResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetSubscriberResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSubscriberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSubscriberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSubscriberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSubscriberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CommitSubscriberResponse429Headers the declared response headers of an HTTP 429 response for CommitSubscriber
+type CommitSubscriberResponse429Headers struct {
+	RetryAfter *int
+}
+
+// CommitSubscriberResponse503Headers the declared response headers of an HTTP 503 response for CommitSubscriber
+type CommitSubscriberResponse503Headers struct {
+	RetryAfter *int
+}
+
+type CommitSubscriberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SubscriberPosition
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Problem
+	// ApplicationProblemJSON410 the response for an HTTP 410 `application/problem+json` response
+	ApplicationProblemJSON410 *Gone
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationProblemJSON429 *Busy
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *CommitSubscriberResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *CommitSubscriberResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CommitSubscriberResponse) GetJSON200() *SubscriberPosition {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r CommitSubscriberResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r CommitSubscriberResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r CommitSubscriberResponse) GetApplicationProblemJSON409() *Problem {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON410 returns the response for an HTTP 410 `application/problem+json` response
+func (r CommitSubscriberResponse) GetApplicationProblemJSON410() *Gone {
+	return r.ApplicationProblemJSON410
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r CommitSubscriberResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r CommitSubscriberResponse) GetApplicationProblemJSON429() *Busy {
+	return r.ApplicationProblemJSON429
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r CommitSubscriberResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CommitSubscriberResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CommitSubscriberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CommitSubscriberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CommitSubscriberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CommitSubscriberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResetSubscriberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Subscriber
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON410 the response for an HTTP 410 `application/problem+json` response
+	ApplicationProblemJSON410 *Gone
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ResetSubscriberResponse) GetJSON200() *Subscriber {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ResetSubscriberResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r ResetSubscriberResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r ResetSubscriberResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON410 returns the response for an HTTP 410 `application/problem+json` response
+func (r ResetSubscriberResponse) GetApplicationProblemJSON410() *Gone {
+	return r.ApplicationProblemJSON410
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r ResetSubscriberResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ResetSubscriberResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResetSubscriberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResetSubscriberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResetSubscriberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResetSubscriberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// SubscribeRowsResponse429Headers the declared response headers of an HTTP 429 response for SubscribeRows
+type SubscribeRowsResponse429Headers struct {
+	RetryAfter *int
+}
+
+// SubscribeRowsResponse503Headers the declared response headers of an HTTP 503 response for SubscribeRows
+type SubscribeRowsResponse503Headers struct {
+	RetryAfter *int
+}
+
+type SubscribeRowsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON406 the response for an HTTP 406 `application/problem+json` response
+	ApplicationProblemJSON406 *NotAcceptable
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON410 the response for an HTTP 410 `application/problem+json` response
+	ApplicationProblemJSON410 *Gone
+	// ApplicationProblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationProblemJSON429 *Busy
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *SubscribeRowsResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *SubscribeRowsResponse503Headers
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r SubscribeRowsResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r SubscribeRowsResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON406 returns the response for an HTTP 406 `application/problem+json` response
+func (r SubscribeRowsResponse) GetApplicationProblemJSON406() *NotAcceptable {
+	return r.ApplicationProblemJSON406
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r SubscribeRowsResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON410 returns the response for an HTTP 410 `application/problem+json` response
+func (r SubscribeRowsResponse) GetApplicationProblemJSON410() *Gone {
+	return r.ApplicationProblemJSON410
+}
+
+// GetApplicationProblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r SubscribeRowsResponse) GetApplicationProblemJSON429() *Busy {
+	return r.ApplicationProblemJSON429
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r SubscribeRowsResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SubscribeRowsResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SubscribeRowsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SubscribeRowsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SubscribeRowsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SubscribeRowsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // TailRowsResponse429Headers the declared response headers of an HTTP 429 response for TailRows
 type TailRowsResponse429Headers struct {
 	RetryAfter *int
@@ -5839,6 +7622,194 @@ func (c *ClientWithResponses) UpdateSettingsWithResponse(ctx context.Context, st
 		return nil, err
 	}
 	return ParseUpdateSettingsResponse(rsp)
+}
+
+// ListSubscribersWithResponse List the subscribers of a branch by name, with lag and members
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers (the `ListSubscribers` operationId).
+func (c *ClientWithResponses) ListSubscribersWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *ListSubscribersParams, reqEditors ...RequestEditorFn) (*ListSubscribersResponse, error) {
+	rsp, err := c.ListSubscribers(ctx, stream, branch, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSubscribersResponse(rsp)
+}
+
+// CreateSubscriberWithBodyWithResponse Create a subscriber
+//
+// The consistency is fixed for good; absent, it is the branch's setting. `hold` is how long rows that the
+// subscriber has not committed stay in the hot buffer after they were appended, so that it reads them from
+// there; later it reads them from the dataset. A subscriber never keeps rows hot for longer, and never
+// when the hot buffer is more than half full. A branch has at most 1,000 subscribers.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers (the `CreateSubscriber` operationId).
+func (c *ClientWithResponses) CreateSubscriberWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateSubscriberResponse, error) {
+	rsp, err := c.CreateSubscriberWithBody(ctx, stream, branch, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateSubscriberResponse(rsp)
+}
+
+// CreateSubscriberWithResponse Create a subscriber
+//
+// The consistency is fixed for good; absent, it is the branch's setting. `hold` is how long rows that the
+// subscriber has not committed stay in the hot buffer after they were appended, so that it reads them from
+// there; later it reads them from the dataset. A subscriber never keeps rows hot for longer, and never
+// when the hot buffer is more than half full. A branch has at most 1,000 subscribers.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers (the `CreateSubscriber` operationId).
+func (c *ClientWithResponses) CreateSubscriberWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body CreateSubscriberJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSubscriberResponse, error) {
+	rsp, err := c.CreateSubscriber(ctx, stream, branch, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateSubscriberResponse(rsp)
+}
+
+// DeleteSubscriberWithResponse Delete a subscriber
+//
+// Its push reads end, and its position is forgotten.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber} (the `DeleteSubscriber` operationId).
+func (c *ClientWithResponses) DeleteSubscriberWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, reqEditors ...RequestEditorFn) (*DeleteSubscriberResponse, error) {
+	rsp, err := c.DeleteSubscriber(ctx, stream, branch, subscriber, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteSubscriberResponse(rsp)
+}
+
+// GetSubscriberWithResponse Show a subscriber with its position, lag and members
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber} (the `GetSubscriber` operationId).
+func (c *ClientWithResponses) GetSubscriberWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, reqEditors ...RequestEditorFn) (*GetSubscriberResponse, error) {
+	rsp, err := c.GetSubscriber(ctx, stream, branch, subscriber, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSubscriberResponse(rsp)
+}
+
+// CommitSubscriberWithBodyWithResponse Commit how far a member is
+//
+// Durable when the answer is here. The session is that of the push read, from its `assignment` mark. With
+// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
+// epoch. A position never goes back, and a commit may be repeated.
+//
+// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/commit (the `CommitSubscriber` operationId).
+func (c *ClientWithResponses) CommitSubscriberWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CommitSubscriberResponse, error) {
+	rsp, err := c.CommitSubscriberWithBody(ctx, stream, branch, subscriber, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCommitSubscriberResponse(rsp)
+}
+
+// CommitSubscriberWithResponse Commit how far a member is
+//
+// Durable when the answer is here. The session is that of the push read, from its `assignment` mark. With
+// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
+// epoch. A position never goes back, and a commit may be repeated.
+//
+// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/commit (the `CommitSubscriber` operationId).
+func (c *ClientWithResponses) CommitSubscriberWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, body CommitSubscriberJSONRequestBody, reqEditors ...RequestEditorFn) (*CommitSubscriberResponse, error) {
+	rsp, err := c.CommitSubscriber(ctx, stream, branch, subscriber, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCommitSubscriberResponse(rsp)
+}
+
+// ResetSubscriberWithBodyWithResponse Move a subscriber to another position
+//
+// All its push reads end, and commits of their sessions get 409 `SUBSCRIBER_FENCED`. This is also what
+// takes a subscriber along to the new view after the branch was reset.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/reset (the `ResetSubscriber` operationId).
+func (c *ClientWithResponses) ResetSubscriberWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResetSubscriberResponse, error) {
+	rsp, err := c.ResetSubscriberWithBody(ctx, stream, branch, subscriber, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResetSubscriberResponse(rsp)
+}
+
+// ResetSubscriberWithResponse Move a subscriber to another position
+//
+// All its push reads end, and commits of their sessions get 409 `SUBSCRIBER_FENCED`. This is also what
+// takes a subscriber along to the new view after the branch was reset.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/reset (the `ResetSubscriber` operationId).
+func (c *ClientWithResponses) ResetSubscriberWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, body ResetSubscriberJSONRequestBody, reqEditors ...RequestEditorFn) (*ResetSubscriberResponse, error) {
+	rsp, err := c.ResetSubscriber(ctx, stream, branch, subscriber, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResetSubscriberResponse(rsp)
+}
+
+// SubscribeRowsWithResponse Join a subscriber and have its rows pushed
+//
+// A push read: the connection is held open, and as long as it is the caller is a member. It gets the rows of
+// its partitions, beginning at the committed position, as they become visible, with **marks** between them:
+//
+// | mark | meaning |
+// | --- | --- |
+// | `{"_thermocline":"assignment","session":12,"member":"m","partitions":[0,1],"cursor":"…"}` | First of all, and whenever the member's partitions change. Rows go on behind `cursor`. Exactly once it voids the rows since the last checkpoint: drop them |
+// | `{"_thermocline":"cursor","cursor":"…"}` | At least once, behind each group of rows: all rows before it lie before the cursor. Commit it when they are dealt with |
+// | `{"_thermocline":"checkpoint","checkpoint":7,"cursor":"…"}` | Exactly once: the epoch is complete. Before it, its rows must not be used for good |
+// | `{"_thermocline":"error","problem":{…}}` | Why the answer ends, e.g. `SUBSCRIBER_FENCED` |
+//
+// **NDJSON** (default): rows and marks, one JSON object a line; a blank line is a heartbeat. No row has a top-level
+// field `_thermocline`.
+//
+// **Server-sent events** (`format=sse`): events `assignment`, `rows` (one row per `data` line; at least once, the `id` is the
+// cursor behind them), `cursor` (a position without rows), `checkpoint` and `problem`; a comment is a heartbeat.
+//
+// **Arrow IPC** (`format=arrow`): a stream of record batches. A mark is the custom metadata `thermocline.mark` of a batch
+// (of the message, not of the schema): the JSON above. It counts behind the batch's rows; a mark without
+// rows comes in a batch of none. A batch without rows and without mark is a heartbeat.
+//
+// **Commit or be expelled.** A member that was sent rows and commits nothing for 60 seconds loses its session, so
+// that others get its partitions. Heartbeats come every 10 seconds. A client that does not read what it is sent
+// for 30 seconds is cut.
+//
+// **Names.** A client that gives itself a `member` name takes its own former session over at once when
+// it comes back; without one its partitions are free when the server has seen the old connection go.
+// More members than partitions are idle until one goes.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/rows (the `SubscribeRows` operationId).
+func (c *ClientWithResponses) SubscribeRowsWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, params *SubscribeRowsParams, reqEditors ...RequestEditorFn) (*SubscribeRowsResponse, error) {
+	rsp, err := c.SubscribeRows(ctx, stream, branch, subscriber, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSubscribeRowsResponse(rsp)
 }
 
 // TailRowsWithResponse Follow rows as they arrive
@@ -7104,6 +9075,512 @@ func ParseUpdateSettingsResponse(rsp *http.Response) (*UpdateSettingsResponse, e
 		}
 		response.ApplicationProblemJSONDefault = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseListSubscribersResponse parses an HTTP response from a ListSubscribersWithResponse call
+func ParseListSubscribersResponse(rsp *http.Response) (*ListSubscribersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSubscribersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SubscriberList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateSubscriberResponse parses an HTTP response from a CreateSubscriberWithResponse call
+func ParseCreateSubscriberResponse(rsp *http.Response) (*CreateSubscriberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateSubscriberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Subscriber
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
+		var dest Gone
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON410 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Busy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreateSubscriberResponse201Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = &value
+		}
+		response.Headers201 = &headers
+	case rsp.StatusCode == 429:
+		var headers CreateSubscriberResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDeleteSubscriberResponse parses an HTTP response from a DeleteSubscriberWithResponse call
+func ParseDeleteSubscriberResponse(rsp *http.Response) (*DeleteSubscriberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteSubscriberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetSubscriberResponse parses an HTTP response from a GetSubscriberWithResponse call
+func ParseGetSubscriberResponse(rsp *http.Response) (*GetSubscriberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSubscriberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Subscriber
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCommitSubscriberResponse parses an HTTP response from a CommitSubscriberWithResponse call
+func ParseCommitSubscriberResponse(rsp *http.Response) (*CommitSubscriberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CommitSubscriberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SubscriberPosition
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
+		var dest Gone
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON410 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Busy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers CommitSubscriberResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers CommitSubscriberResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseResetSubscriberResponse parses an HTTP response from a ResetSubscriberWithResponse call
+func ParseResetSubscriberResponse(rsp *http.Response) (*ResetSubscriberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResetSubscriberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Subscriber
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
+		var dest Gone
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON410 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSubscribeRowsResponse parses an HTTP response from a SubscribeRowsWithResponse call
+func ParseSubscribeRowsResponse(rsp *http.Response) (*SubscribeRowsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SubscribeRowsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 406:
+		var dest NotAcceptable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON406 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 410:
+		var dest Gone
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON410 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Busy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers SubscribeRowsResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers SubscribeRowsResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
 	}
 
 	return response, nil

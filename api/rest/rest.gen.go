@@ -139,6 +139,30 @@ func (e StreamType) Valid() bool {
 	}
 }
 
+// Defines values for SubscriberStartType.
+const (
+	SubscriberStartTypeCursor   SubscriberStartType = "cursor"
+	SubscriberStartTypeEarliest SubscriberStartType = "earliest"
+	SubscriberStartTypeLatest   SubscriberStartType = "latest"
+	SubscriberStartTypeTime     SubscriberStartType = "time"
+)
+
+// Valid indicates whether the value is a known member of the SubscriberStartType enum.
+func (e SubscriberStartType) Valid() bool {
+	switch e {
+	case SubscriberStartTypeCursor:
+		return true
+	case SubscriberStartTypeEarliest:
+		return true
+	case SubscriberStartTypeLatest:
+		return true
+	case SubscriberStartTypeTime:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for NumbersParameter.
 const (
 	NumbersParameterNumber NumbersParameter = "number"
@@ -247,6 +271,45 @@ func (e PublishRowsParamsUnknownFields) Valid() bool {
 	case PublishRowsParamsUnknownFieldsIgnore:
 		return true
 	case PublishRowsParamsUnknownFieldsReject:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SubscribeRowsParamsFormat.
+const (
+	SubscribeRowsParamsFormatArrow  SubscribeRowsParamsFormat = "arrow"
+	SubscribeRowsParamsFormatNdjson SubscribeRowsParamsFormat = "ndjson"
+	SubscribeRowsParamsFormatSse    SubscribeRowsParamsFormat = "sse"
+)
+
+// Valid indicates whether the value is a known member of the SubscribeRowsParamsFormat enum.
+func (e SubscribeRowsParamsFormat) Valid() bool {
+	switch e {
+	case SubscribeRowsParamsFormatArrow:
+		return true
+	case SubscribeRowsParamsFormatNdjson:
+		return true
+	case SubscribeRowsParamsFormatSse:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SubscribeRowsParamsNumbers.
+const (
+	SubscribeRowsParamsNumbersNumber SubscribeRowsParamsNumbers = "number"
+	SubscribeRowsParamsNumbersString SubscribeRowsParamsNumbers = "string"
+)
+
+// Valid indicates whether the value is a known member of the SubscribeRowsParamsNumbers enum.
+func (e SubscribeRowsParamsNumbers) Valid() bool {
+	switch e {
+	case SubscribeRowsParamsNumbersNumber:
+		return true
+	case SubscribeRowsParamsNumbersString:
 		return true
 	default:
 		return false
@@ -367,6 +430,18 @@ type BranchMetrics struct {
 	View int32       `json:"view"`
 }
 
+// CommitSubscriber A session, and either a cursor or a checkpoint
+type CommitSubscriber struct {
+	// Checkpoint Number of the newest complete epoch; exactly once only
+	Checkpoint *int64 `json:"checkpoint,omitempty"`
+
+	// Cursor From a mark of this session
+	Cursor *string `json:"cursor,omitempty"`
+
+	// Session Of the push read, from its assignment mark
+	Session int64 `json:"session"`
+}
+
 // Consistency defines model for Consistency.
 type Consistency string
 
@@ -384,6 +459,19 @@ type CreateStream struct {
 
 	// Settings Settings to set; what is absent stays, or has its default in a new stream
 	Settings *SettingsPatch `json:"settings,omitempty"`
+}
+
+// CreateSubscriber defines model for CreateSubscriber.
+type CreateSubscriber struct {
+	Consistency *Consistency `json:"consistency,omitempty"`
+
+	// Hold How long uncommitted rows stay hot after they were appended; 1m by default, 1h at most
+	Hold *Duration      `json:"hold,omitempty"`
+	ID   SubscriberName `json:"id"`
+
+	// Start Where to begin: at the `earliest` row (the default), behind the `latest`, at a `cursor`, or at the first row that
+	// was appended at or after a `time`. Exactly once, a position that is not the end of an epoch makes the rest of that epoch the first one.
+	Start *SubscriberStart `json:"start,omitempty"`
 }
 
 // DataFile defines model for DataFile.
@@ -620,6 +708,13 @@ type ResetBranch struct {
 	Settings *SettingsPatch `json:"settings,omitempty"`
 }
 
+// ResetSubscriber defines model for ResetSubscriber.
+type ResetSubscriber struct {
+	// Start Where to begin: at the `earliest` row (the default), behind the `latest`, at a `cursor`, or at the first row that
+	// was appended at or after a `time`. Exactly once, a position that is not the end of an epoch makes the rest of that epoch the first one.
+	Start SubscriberStart `json:"start"`
+}
+
 // Row One row: its fields by name. TIMESTAMP is ISO-8601 or milliseconds since 1970, DATE is ISO-8601, BINARY
 // is base64, LONG and DECIMAL are numbers or strings. NaN, infinities, numbers out of range or with
 // more digits than the field, invalid UTF-8 and duplicate names are errors.
@@ -811,6 +906,92 @@ type StreamSummary struct {
 // to 20 ms for company.
 type StreamType string
 
+// Subscriber defines model for Subscriber.
+type Subscriber struct {
+	// Checkpoint The newest checkpoint known to lie at or before the position; exactly once, the last committed epoch. 0 if there is none
+	Checkpoint int64 `json:"checkpoint"`
+
+	// CommittedAt Of the last commit or reset; absent before the first
+	CommittedAt *time.Time  `json:"committedAt,omitempty"`
+	Consistency Consistency `json:"consistency"`
+	CreatedAt   time.Time   `json:"createdAt"`
+
+	// CurrentView False when the branch was reset since; the subscriber then has to be reset too
+	CurrentView bool `json:"currentView"`
+
+	// Cursor The committed position
+	Cursor string `json:"cursor"`
+
+	// Generation Grows with each reset of the subscriber
+	Generation int64 `json:"generation"`
+
+	// Hold A length of time: numbers with the units ms, s, m and h
+	//
+	// Example: 2m
+	Hold Duration       `json:"hold"`
+	ID   SubscriberName `json:"id"`
+
+	// LagRows Durable rows behind the position
+	LagRows int64 `json:"lagRows"`
+
+	// LagSeconds Age of the oldest of them
+	LagSeconds float64            `json:"lagSeconds"`
+	Members    []SubscriberMember `json:"members"`
+
+	// Offsets The same position as the first uncommitted offset, by partition
+	//
+	// Example: {"0":1000,"1":707}
+	Offsets map[string]int64 `json:"offsets"`
+
+	// Session Number of the newest session
+	Session int64 `json:"session"`
+
+	// View Number of the view that the position is in
+	View int32 `json:"view"`
+}
+
+// SubscriberList defines model for SubscriberList.
+type SubscriberList struct {
+	NextPageToken *string      `json:"nextPageToken,omitempty"`
+	Subscribers   []Subscriber `json:"subscribers"`
+}
+
+// SubscriberMember A push read that is open
+type SubscriberMember struct {
+	// Delivered First offset that it was not sent yet, by partition
+	Delivered  map[string]int64 `json:"delivered"`
+	JoinedAt   time.Time        `json:"joinedAt"`
+	Member     string           `json:"member"`
+	Partitions []int32          `json:"partitions"`
+	Session    int64            `json:"session"`
+}
+
+// SubscriberName defines model for SubscriberName.
+type SubscriberName = string
+
+// SubscriberPosition defines model for SubscriberPosition.
+type SubscriberPosition struct {
+	// Checkpoint The newest checkpoint known to lie at or before it; 0 if none is
+	Checkpoint int64 `json:"checkpoint"`
+
+	// Cursor The committed position of the subscriber
+	Cursor string `json:"cursor"`
+}
+
+// SubscriberStart Where to begin: at the `earliest` row (the default), behind the `latest`, at a `cursor`, or at the first row that
+// was appended at or after a `time`. Exactly once, a position that is not the end of an epoch makes the rest of that epoch the first one.
+type SubscriberStart struct {
+	// Cursor With type cursor
+	Cursor *string `json:"cursor,omitempty"`
+
+	// Time With type time
+	Time *time.Time          `json:"time,omitempty"`
+	Type SubscriberStartType `json:"type"`
+}
+
+// SubscriberStartType defines model for SubscriberStart.Type.
+type SubscriberStartType string
+
 // BranchParameter defines model for BranchParameter.
 type BranchParameter = string
 
@@ -831,6 +1012,9 @@ type PageTokenParameter = string
 
 // StreamParameter defines model for StreamParameter.
 type StreamParameter = StreamName
+
+// SubscriberParameter defines model for SubscriberParameter.
+type SubscriberParameter = SubscriberName
 
 // SystemParameter defines model for SystemParameter.
 type SystemParameter = bool
@@ -989,6 +1173,48 @@ type ListSchemaVersionsParams struct {
 	PageToken *PageTokenParameter `form:"pageToken,omitempty" json:"pageToken,omitempty"`
 }
 
+// ListSubscribersParams defines parameters for ListSubscribers.
+type ListSubscribersParams struct {
+	// Limit Most entries of a page; more than 1000 is an error
+	Limit *PageLimitParameter `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// PageToken `nextPageToken` of the page before
+	PageToken *PageTokenParameter `form:"pageToken,omitempty" json:"pageToken,omitempty"`
+}
+
+// SubscribeRowsParams defines parameters for SubscribeRows.
+type SubscribeRowsParams struct {
+	// Member The client's own name; absent, the server makes a fresh one
+	Member *string `form:"member,omitempty" json:"member,omitempty"`
+
+	// Resume A cursor that the client has stored with its output. In each partition that it is given it begins at this
+	// position or at the committed one, whichever is further.
+	Resume *string `form:"resume,omitempty" json:"resume,omitempty"`
+
+	// Format Output format; goes before Accept
+	Format *SubscribeRowsParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+
+	// Columns Names of columns to return, separated by commas, in this order; dots lead into structs; absent means all
+	Columns *ColumnsParameter `form:"columns,omitempty" json:"columns,omitempty"`
+
+	// Where Rows to return: `column op literal` with `= != <> < <= > >=`, `column [not] in (…)`, `column is
+	// [not] null`, joined by `and`, `or`, `not` and parentheses. Literals are numbers, `'text'`, `true`, `false`
+	// and `X'00ff'`; dates and timestamps are texts. Logic is SQL's: a comparison with null selects nothing.
+	Where *WhereParameter `form:"where,omitempty" json:"where,omitempty"`
+
+	// System Add the system columns `_view`, `_partition`, `_offset` and `_timestamp`
+	System *SystemParameter `form:"system,omitempty" json:"system,omitempty"`
+
+	// Numbers `string` writes every LONG beyond ±2^53 and every DECIMAL as a JSON string (NDJSON and SSE)
+	Numbers *SubscribeRowsParamsNumbers `form:"numbers,omitempty" json:"numbers,omitempty"`
+}
+
+// SubscribeRowsParamsFormat defines parameters for SubscribeRows.
+type SubscribeRowsParamsFormat string
+
+// SubscribeRowsParamsNumbers defines parameters for SubscribeRows.
+type SubscribeRowsParamsNumbers string
+
 // TailRowsParams defines parameters for TailRows.
 type TailRowsParams struct {
 	// Format Output format; goes before Accept
@@ -1045,6 +1271,15 @@ type EvolveSchemaJSONRequestBody = Schema
 
 // UpdateSettingsJSONRequestBody defines body for UpdateSettings for application/json ContentType.
 type UpdateSettingsJSONRequestBody = SettingsPatch
+
+// CreateSubscriberJSONRequestBody defines body for CreateSubscriber for application/json ContentType.
+type CreateSubscriberJSONRequestBody = CreateSubscriber
+
+// CommitSubscriberJSONRequestBody defines body for CommitSubscriber for application/json ContentType.
+type CommitSubscriberJSONRequestBody = CommitSubscriber
+
+// ResetSubscriberJSONRequestBody defines body for ResetSubscriber for application/json ContentType.
+type ResetSubscriberJSONRequestBody = ResetSubscriber
 
 // AsRowsBody0 returns the union data inside the RowsBody as a RowsBody0
 func (t RowsBody) AsRowsBody0() (RowsBody0, error) {
@@ -1176,6 +1411,27 @@ type ServerInterface interface {
 	// UpdateSettings Change some settings of a branch
 	// (PATCH /v1/streams/{stream}/branches/{branch}/settings)
 	UpdateSettings(c *gin.Context, stream StreamParameter, branch BranchParameter)
+	// ListSubscribers List the subscribers of a branch by name, with lag and members
+	// (GET /v1/streams/{stream}/branches/{branch}/subscribers)
+	ListSubscribers(c *gin.Context, stream StreamParameter, branch BranchParameter, params ListSubscribersParams)
+	// CreateSubscriber Create a subscriber
+	// (POST /v1/streams/{stream}/branches/{branch}/subscribers)
+	CreateSubscriber(c *gin.Context, stream StreamParameter, branch BranchParameter)
+	// DeleteSubscriber Delete a subscriber
+	// (DELETE /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber})
+	DeleteSubscriber(c *gin.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter)
+	// GetSubscriber Show a subscriber with its position, lag and members
+	// (GET /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber})
+	GetSubscriber(c *gin.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter)
+	// CommitSubscriber Commit how far a member is
+	// (POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/commit)
+	CommitSubscriber(c *gin.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter)
+	// ResetSubscriber Move a subscriber to another position
+	// (POST /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/reset)
+	ResetSubscriber(c *gin.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter)
+	// SubscribeRows Join a subscriber and have its rows pushed
+	// (GET /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/rows)
+	SubscribeRows(c *gin.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, params SubscribeRowsParams)
 	// TailRows Follow rows as they arrive
 	// (GET /v1/streams/{stream}/branches/{branch}/tail)
 	TailRows(c *gin.Context, stream StreamParameter, branch BranchParameter, params TailRowsParams)
@@ -2081,6 +2337,367 @@ func (siw *ServerInterfaceWrapper) UpdateSettings(c *gin.Context) {
 	siw.Handler.UpdateSettings(c, stream, branch)
 }
 
+// ListSubscribers operation middleware
+func (siw *ServerInterfaceWrapper) ListSubscribers(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSubscribersParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "pageToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "pageToken", c.Request.URL.Query(), &params.PageToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter pageToken: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListSubscribers(c, stream, branch, params)
+}
+
+// CreateSubscriber operation middleware
+func (siw *ServerInterfaceWrapper) CreateSubscriber(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CreateSubscriber(c, stream, branch)
+}
+
+// DeleteSubscriber operation middleware
+func (siw *ServerInterfaceWrapper) DeleteSubscriber(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "subscriber" -------------
+	var subscriber SubscriberParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriber", c.Param("subscriber"), &subscriber, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter subscriber: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DeleteSubscriber(c, stream, branch, subscriber)
+}
+
+// GetSubscriber operation middleware
+func (siw *ServerInterfaceWrapper) GetSubscriber(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "subscriber" -------------
+	var subscriber SubscriberParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriber", c.Param("subscriber"), &subscriber, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter subscriber: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetSubscriber(c, stream, branch, subscriber)
+}
+
+// CommitSubscriber operation middleware
+func (siw *ServerInterfaceWrapper) CommitSubscriber(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "subscriber" -------------
+	var subscriber SubscriberParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriber", c.Param("subscriber"), &subscriber, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter subscriber: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CommitSubscriber(c, stream, branch, subscriber)
+}
+
+// ResetSubscriber operation middleware
+func (siw *ServerInterfaceWrapper) ResetSubscriber(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "subscriber" -------------
+	var subscriber SubscriberParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriber", c.Param("subscriber"), &subscriber, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter subscriber: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ResetSubscriber(c, stream, branch, subscriber)
+}
+
+// SubscribeRows operation middleware
+func (siw *ServerInterfaceWrapper) SubscribeRows(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "subscriber" -------------
+	var subscriber SubscriberParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "subscriber", c.Param("subscriber"), &subscriber, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter subscriber: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SubscribeRowsParams
+
+	// ------------- Optional query parameter "member" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "member", c.Request.URL.Query(), &params.Member, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter member: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "resume" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "resume", c.Request.URL.Query(), &params.Resume, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter resume: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", c.Request.URL.Query(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter format: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "columns" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "columns", c.Request.URL.Query(), &params.Columns, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter columns: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "where" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "where", c.Request.URL.Query(), &params.Where, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter where: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "system" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "system", c.Request.URL.Query(), &params.System, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter system: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "numbers" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "numbers", c.Request.URL.Query(), &params.Numbers, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter numbers: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.SubscribeRows(c, stream, branch, subscriber, params)
+}
+
 // TailRows operation middleware
 func (siw *ServerInterfaceWrapper) TailRows(c *gin.Context) {
 
@@ -2242,6 +2859,13 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/rows", wrapper.ReadRows)
 	router.POST(options.BaseURL+"/v1/streams/:stream/branches/:branch/rows", wrapper.PublishRows)
 	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/tail", wrapper.TailRows)
+	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/subscribers", wrapper.ListSubscribers)
+	router.POST(options.BaseURL+"/v1/streams/:stream/branches/:branch/subscribers", wrapper.CreateSubscriber)
+	router.DELETE(options.BaseURL+"/v1/streams/:stream/branches/:branch/subscribers/:subscriber", wrapper.DeleteSubscriber)
+	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/subscribers/:subscriber", wrapper.GetSubscriber)
+	router.POST(options.BaseURL+"/v1/streams/:stream/branches/:branch/subscribers/:subscriber/reset", wrapper.ResetSubscriber)
+	router.POST(options.BaseURL+"/v1/streams/:stream/branches/:branch/subscribers/:subscriber/commit", wrapper.CommitSubscriber)
+	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/subscribers/:subscriber/rows", wrapper.SubscribeRows)
 	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/producers/:producer", wrapper.GetProducer)
 	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/offsets", wrapper.GetOffsets)
 	router.POST(options.BaseURL+"/v1/streams/:stream/branches/:branch/archive", wrapper.ArchiveNow)
