@@ -36,6 +36,9 @@ import (
 type Options struct {
 	// Dir is the data directory; it is made if it is missing.
 	Dir string
+	// Warehouse keeps the datasets; nil: the directory "warehouse" below Dir. A data
+	// directory stays with the warehouse that it was first opened with.
+	Warehouse objstore.Store
 	// LogBytes bounds the hot log on disk; 0: the log's default.
 	LogBytes int64
 	// SegmentBytes is the size of the log's files, three of which are filled
@@ -129,8 +132,13 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.log, err = disk.Open(filepath.Join(dir, logDir), hot); err != nil {
 		return nil, err
 	}
-	var files objstore.Store
-	if files, err = objstore.NewFS(filepath.Join(dir, warehouseDir)); err != nil {
+	files := o.Warehouse
+	if files == nil {
+		if files, err = objstore.NewFS(filepath.Join(dir, warehouseDir)); err != nil {
+			return nil, err
+		}
+	}
+	if err := n.catalog.BindWarehouse(ctx, files.Base()); err != nil {
 		return nil, err
 	}
 	files = through(o.seams.store, files)
