@@ -376,7 +376,7 @@ func TestPublishBodyPause(t *testing.T) {
 		return r
 	}
 	s.do("POST", branchPath("x", "rows"), trickle(1, 1000)).wantProblem(t, 408, "REQUEST_TIMEOUT", "too slowly")
-	s.do("POST", branchPath("x", "rows"), trickle(8<<10, 20)).wantProblem(t, 429, "BUSY")
+	s.do("POST", branchPath("x", "rows"), trickle(8<<10, 20)).wantProblem(t, 429, "BUSY", "")
 }
 
 // Bodies that are declared and do not come take no memory from others.
@@ -398,7 +398,7 @@ func TestPublishDeclaredLength(t *testing.T) {
 		}
 	}
 	// One that does come has its room, all of it.
-	s.do("POST", branchPath("x", "rows"), make([]byte, api.MaxRequestBytes)).wantProblem(t, 503, "UNAVAILABLE")
+	s.do("POST", branchPath("x", "rows"), make([]byte, api.MaxRequestBytes)).wantProblem(t, 503, "UNAVAILABLE", "")
 }
 
 // failing fails with its error.
