@@ -591,7 +591,7 @@ func TestKilled(t *testing.T) {
 	m.view(2, 2)
 	for round := range 6 {
 		for i := range 12 {
-			if err := m.append(l, record.ViewID(1+i%2), i%3 == 0, modelPart{0, sized("a", 2, 2000)}, modelPart{1, sized("b", 1, 100)}); err != nil {
+			if err := m.append(l, record.ViewID(1+i%2), retryBy(i%3), modelPart{0, sized("a", 2, 2000)}, modelPart{1, sized("b", 1, 100)}); err != nil {
 				t.Fatal(err)
 			}
 		}

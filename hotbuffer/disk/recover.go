@@ -156,7 +156,7 @@ func (r *recovery) openDir() error {
 	}
 	r.files[dirFile] = true
 	l.stock = &stock{
-		fs: r.fs, dir: l.dir, dirFile: dirFile, segmentBytes: l.o.SegmentBytes, maxBytes: l.o.MaxBytes,
+		fs: r.fs, dir: l.dir, dirFile: dirFile, segmentBytes: l.o.SegmentBytes, maxBytes: l.o.MaxBytes, fullRetry: l.o.fullRetry,
 		logger: l.o.Logger, fatal: l.fail, nextEpoch: 1,
 	}
 	l.stock.changed = sync.NewCond(&l.stock.mu)

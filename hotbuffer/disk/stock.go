@@ -28,6 +28,7 @@ type stock struct {
 	id           logID
 	segmentBytes int64
 	maxBytes     int64
+	fullRetry    time.Duration
 	logger       *slog.Logger
 	fatal        func(error)
 
@@ -59,8 +60,6 @@ const (
 	readyTarget = 2
 	// maxSpare bounds files that are kept although nothing needs them.
 	maxSpare = 4
-	// fullRetry is how often a full disk is tried again.
-	fullRetry = time.Second
 
 	segmentSuffix = ".seg"
 	freeSuffix    = ".free"
@@ -275,7 +274,7 @@ func (s *stock) take(size int64, control bool) (*segment, error) {
 			return nil, record.ErrClosed
 		case s.stalled == nil:
 			s.changed.Wait()
-		case isFull(s.stalled) && time.Since(s.stalledAt) > fullRetry:
+		case isFull(s.stalled) && time.Since(s.stalledAt) > s.fullRetry:
 			s.stalled = nil
 			s.changed.Broadcast()
 		default:
