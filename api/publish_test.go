@@ -312,6 +312,43 @@ func TestPublishIsBoundedInNumber(t *testing.T) {
 	s.do("POST", branchPath("x", "rows"), `[]`).want(t, 200, nil)
 }
 
+// One stream does not get all there is: another finds room.
+func TestPublishShares(t *testing.T) {
+	t.Parallel()
+	b := shared
+	p := &blocked{make(chan writer.Request, 8), make(chan struct{})}
+	b.Publisher = p
+	s := serve(t, b, api.Options{MaxPublishes: 4})
+	s.api.Shrink(1<<20, 4<<20)
+	body := bytes.Repeat([]byte(" "), 900<<10)
+	var wg sync.WaitGroup
+	publish := func(stream string) {
+		wg.Go(func() { s.do("POST", branchPath(stream, "rows"), body).want(t, 200, nil) })
+		<-p.entered
+	}
+	for range 3 {
+		publish("x")
+	}
+	s.do("POST", branchPath("x", "rows"), `[]`).wantProblem(t, 429, "BUSY", "for this stream")
+	publish("y")
+	s.do("POST", branchPath("y", "rows"), `[]`).wantProblem(t, 429, "BUSY", "4 requests")
+	close(p.leave)
+	wg.Wait()
+
+	// Bytes as well, of few requests.
+	s = serve(t, b, api.Options{})
+	s.api.Shrink(1<<20, 4<<20)
+	p.leave = make(chan struct{})
+	for range 3 {
+		publish("x")
+	}
+	s.do("POST", branchPath("x", "rows"), body).wantProblem(t, 429, "BUSY", "for one stream")
+	publish("y")
+	s.do("POST", branchPath("y", "rows"), body).wantProblem(t, 429, "BUSY", "bodies under way")
+	close(p.leave)
+	wg.Wait()
+}
+
 func TestPublishIsBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	b := shared
