@@ -95,6 +95,9 @@ type Options struct {
 	WaitingBytes int64
 	// FileBytes is the size at which a data file is closed [256 MiB].
 	FileBytes int64
+	// CompactBytes is the size of a file that compaction makes of small ones,
+	// 128 to 512 MiB [256 MiB].
+	CompactBytes int64
 	// CommitBytes is how much, as it is stored in the hot buffer, goes into one
 	// commit before it ends at the next checkpoint [1 GiB]: a long backlog frees
 	// the hot buffer as it goes, and no crash costs more than this work.
@@ -133,7 +136,8 @@ var Steps = []Step{StepLease, StepLoad, StepFence, StepWrite, StepUpload, StepCo
 type Archiver struct {
 	o Options
 
-	slots chan struct{} // taken while a branch is archived
+	slots      chan struct{} // taken while a branch is archived
+	compacting chan struct{} // full while one is compacted
 
 	mu       sync.Mutex
 	branches map[catalog.BranchID]*branchState
@@ -180,7 +184,7 @@ func New(o Options) (*Archiver, error) {
 	if o.Reached == nil {
 		o.Reached = func(Step) {}
 	}
-	return &Archiver{o: o, slots: make(chan struct{}, o.Parallel), branches: map[catalog.BranchID]*branchState{}}, nil
+	return &Archiver{o: o, slots: make(chan struct{}, o.Parallel), compacting: make(chan struct{}, 1), branches: map[catalog.BranchID]*branchState{}}, nil
 }
 
 func set[T int | int64 | time.Duration](v *T, d T) {

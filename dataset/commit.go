@@ -34,6 +34,9 @@ type Commit struct {
 	// Check, if set, looks at the table actually committed against, on each
 	// attempt; its error ends the commit.
 	Check func(*Table) error
+
+	// replace: the files of Add take the place of live ones.
+	replace *replacement
 }
 
 const (
@@ -167,6 +170,11 @@ func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, 
 	}
 	if c.Check != nil {
 		if err := c.Check(head); err != nil {
+			return nil, fmt.Errorf("dataset: commit to table %s refused: %w", head.id, err)
+		}
+	}
+	if c.replace != nil {
+		if err := c.replace.check(ctx, head); err != nil {
 			return nil, fmt.Errorf("dataset: commit to table %s refused: %w", head.id, err)
 		}
 	}
