@@ -90,7 +90,7 @@ Exit codes: 0 done, 1 the operation failed, 2 the command line was wrong.`,
 	}
 	root.PersistentFlags().StringVar(&a.server, "server", server, "address of the server (or THERMOCLINE_SERVER)")
 	root.PersistentFlags().StringVar(&a.output, "output", "table", "form of the output: table or json")
-	root.AddCommand(serveCommand(), a.streamCommand(), a.ingestCommand(), a.readCommand(), a.tailCommand(), a.archiveCommand(),
+	root.AddCommand(serveCommand(), a.streamCommand(), a.ingestCommand(), a.readCommand(), a.tailCommand(), a.subscribeCommand(), a.subscriberCommand(), a.archiveCommand(),
 		a.offsetsCommand(), a.datasetCommand(), a.demoCommand(), a.versionCommand())
 	return root
 }
