@@ -61,7 +61,7 @@ const (
 	// trusted is how much of a declared length gets memory before its bytes are
 	// there. Beyond it memory follows what has come: lengths that a few clients
 	// declare must not keep all others out.
-	trusted    = 1 << 20
+	trusted    = firstBuffer
 	keepBuffer = 4 << 20 // larger buffers are not kept for the next request
 )
 
