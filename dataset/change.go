@@ -30,6 +30,7 @@ type change struct {
 	commitID   string
 	summary    summary
 	puts       []pending
+	drop       []int64 // snapshots that expire
 }
 
 // Table properties that are ours.
@@ -166,7 +167,10 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*c
 		}
 		moved = c.Marker.moved(old)
 	}
-	if !evolved && !moved && len(c.Add) == 0 && c.replace == nil && !(c.RemoveAll && head.head != nil) {
+	if c.expire != nil {
+		ch.drop = c.expire(head)
+	}
+	if !evolved && !moved && len(c.Add) == 0 && c.replace == nil && len(ch.drop) == 0 && !(c.RemoveAll && head.head != nil) {
 		return nil, nil
 	}
 	for i := range c.Add {
@@ -214,6 +218,11 @@ func (c *change) build(ctx context.Context, commit *Commit) (table.Metadata, err
 		}
 		if err := c.expire(); err != nil {
 			return nil, fmt.Errorf("dataset: bound the history of table %s: %w", c.base.id, err)
+		}
+	}
+	if len(c.drop) > 0 {
+		if err := c.builder.RemoveSnapshots(c.drop, false); err != nil {
+			return nil, fmt.Errorf("dataset: expire snapshots of table %s: %w", c.base.id, err)
 		}
 	}
 	m, err := c.builder.Build()

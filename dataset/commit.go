@@ -37,6 +37,8 @@ type Commit struct {
 
 	// replace: the files of Add take the place of live ones.
 	replace *replacement
+	// expire, if set, names snapshots of the head to drop.
+	expire func(head *Table) []int64
 }
 
 const (

@@ -148,7 +148,7 @@ func (s *scanner) avroFile(ctx context.Context, f iceberg.DataFile, deleted []in
 				return damaged(ctx, fmt.Errorf("row %d: %w", first+int64(r.build.Len()), err))
 			}
 			// Counting bytes walks the columns, so not for each row.
-			if r.build.Len() >= s.o.BatchRows || i&63 == 63 && r.build.Bytes() >= batchBytes {
+			if r.build.Len() >= s.o.BatchRows || i&63 == 63 && r.build.Bytes() >= s.o.BatchBytes {
 				if err := flush(); err != nil {
 					return err
 				}
