@@ -130,8 +130,9 @@ type Join struct {
 // Event is an assignment, or else a batch.
 type Event struct {
 	Assignment *Assignment
-	// Batch is as in reader.Tail. The cursors in it stand for all partitions:
-	// those of others at what was committed.
+	// Batch is as in reader.Tail. The cursors in it stand for all partitions: where
+	// the session was in those that it has, or gave away and may still commit,
+	// and at what was committed in those of others.
 	Batch reader.Batch
 }
 
@@ -141,14 +142,16 @@ type Event struct {
 // It voids the rows of an epoch that is not complete yet: exactly once, drop what
 // came since the last EpochEnd. Partitions that are kept go on behind what was
 // delivered (at least once) or behind the last complete epoch (exactly once).
-// Commit what was delivered of partitions that are gone from the set soon: their
-// next owner waits for it, but not for longer than Options.HandoverTimeout.
+// Commit what was delivered of partitions that are gone from the set soon, with a
+// cursor from before or behind the assignment: their next owner waits for it,
+// but not for longer than Options.HandoverTimeout. When that has passed the
+// assignment comes once more, and cursors from before are fenced.
 type Assignment struct {
 	Session    int64
 	Member     string
 	Partitions []record.Partition // in order; empty: idle until another member goes
-	// Position is where the delivery of Partitions begins; the others stand at
-	// what is committed.
+	// Position is where the delivery of Partitions begins. The others stand as in
+	// the cursors of batches.
 	Position reader.Cursor
 }
 
