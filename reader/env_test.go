@@ -217,7 +217,15 @@ func (e *env) archive(to record.Offsets) {
 	if m != nil {
 		from = m.Offsets
 	}
-	e.commit(dataset.Marker{View: view, ViewNumber: number, Offsets: to}, e.file(from, to))
+	through := int64(0) // unknown, where this is no checkpoint
+	e.store.mu.Lock()
+	for _, cp := range e.store.views[view] {
+		if cp.Cut.Equal(to) {
+			through = cp.Timestamp
+		}
+	}
+	e.store.mu.Unlock()
+	e.commit(dataset.Marker{View: view, ViewNumber: number, Offsets: to, ValidThroughMs: through}, e.file(from, to))
 }
 
 func (e *env) release(through record.Offsets) {

@@ -16,14 +16,15 @@ import (
 // plan is a request against a schema: which columns are scanned, which rows and
 // columns come out. It belongs to one read.
 type plan struct {
-	scan  *schema.Schema   // needed for output or predicate; the system columns last
-	out   *schema.Schema   // delivered
-	arrow *arrow.Schema    // out in storage form
-	from  []int            // of each delivered column, its index in scan
-	where *predicate.Bound // nil: all rows
-	parts *partitions      // nil: all
-	sel   predicate.Selection
-	ours  predicate.Selection
+	scan   *schema.Schema   // needed for output or predicate; the system columns last
+	out    *schema.Schema   // delivered
+	arrow  *arrow.Schema    // out in storage form
+	from   []int            // of each delivered column, its index in scan
+	where  *predicate.Bound // nil: all rows
+	parts  *partitions      // nil: all
+	sel    predicate.Selection
+	ours   predicate.Selection
+	memory memory
 	// decoder of hot rows; nil before the first.
 	decoder *schema.RowDecoder
 }
@@ -36,7 +37,7 @@ func newPlan(t Target, q Request) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{out: t.Schema, parts: parts}
+	p := &plan{out: t.Schema, parts: parts, memory: readMemory}
 	all := t.Schema.WithSystem()
 	if q.Columns != nil {
 		if p.out, err = all.Project(q.Columns); err != nil {

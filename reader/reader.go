@@ -168,6 +168,7 @@ func (r *Reader) Tail(ctx context.Context, t Target, q Request) (*Result, error)
 	if err != nil {
 		return nil, err
 	}
+	p.memory = tailMemory
 	from, err := r.begin(ctx, t, q)
 	if err != nil {
 		return nil, err
@@ -197,17 +198,9 @@ func (r *Reader) begin(ctx context.Context, t Target, q Request) (Cursor, error)
 	if c := q.From.Cursor; c != nil && c.View != t.View {
 		return Cursor{}, fmt.Errorf("%w: read again from \"earliest\"", ErrOtherView)
 	}
-	// In this order, because rows that come meanwhile move both.
-	cp, err := r.checks.Latest(ctx, t.View)
+	cp, ends, err := r.bounds(ctx, t)
 	if err != nil {
 		return Cursor{}, err
-	}
-	ends, err := r.buffer.Ends(t.View)
-	if err != nil {
-		return Cursor{}, gone(t, err)
-	}
-	if !ends.End.Covers(cp.Cut) {
-		return Cursor{}, lostRows(t.View, cp, ends.End)
 	}
 	switch c := q.From.Cursor; {
 	case c != nil && !ends.End.Covers(c.Next):
@@ -222,6 +215,23 @@ func (r *Reader) begin(ctx context.Context, t Target, q Request) (Cursor, error)
 		return Cursor{View: t.View, Next: cp.Cut, Checkpoint: cp.Number}, nil
 	}
 	return Cursor{View: t.View, Next: ends.End, Checkpoint: cp.Number}, nil
+}
+
+// bounds returns the newest checkpoint and the ends of the hot rows.
+func (r *Reader) bounds(ctx context.Context, t Target) (catalog.Checkpoint, hotbuffer.Ends, error) {
+	// In this order, because rows that come meanwhile move both.
+	cp, err := r.checks.Latest(ctx, t.View)
+	if err != nil {
+		return catalog.Checkpoint{}, hotbuffer.Ends{}, err
+	}
+	ends, err := r.buffer.Ends(t.View)
+	if err != nil {
+		return catalog.Checkpoint{}, hotbuffer.Ends{}, gone(t, err)
+	}
+	if !ends.End.Covers(cp.Cut) {
+		return catalog.Checkpoint{}, hotbuffer.Ends{}, lostRows(t.View, cp, ends.End)
+	}
+	return cp, ends, nil
 }
 
 // ErrOtherView: the cursor belongs to a view that a reset has replaced, or to

@@ -129,7 +129,7 @@ func (r *Reader) cold(ctx context.Context, t Target, p *plan, pos *record.Offset
 	if !pos.Covers(end) {
 		from := pos.Clone()
 		scan := table.Scan(ctx, dataset.ScanOptions{
-			Schema: p.scan, Filter: p.where, View: t.Number, From: from, To: end,
+			Schema: p.scan, Filter: p.where, View: t.Number, From: from, To: end, BatchBytes: p.memory.cold,
 		})
 		for rows, err := range scan {
 			if err != nil {
