@@ -34,6 +34,7 @@ type segment struct {
 	live        int                  // parts that are not released or dropped
 	sealed      bool                 // full: another segment is active
 	damaged     bool                 // holds damage: gets no footer, so that each start reports it
+	cut         bool                 // the file is shorter than its header says
 	byPart      map[partKey]*segPart // nil once sealed
 }
 
@@ -222,6 +223,9 @@ func (s *segment) writeFooter(footer []byte, id *logID) error {
 // loadFooter fills the index from the footer; false if there is none that
 // validates.
 func (s *segment) loadFooter(id *logID) bool {
+	if s.damaged {
+		return false // the file is not what it should be: look at everything in it
+	}
 	t := make([]byte, trailerSize)
 	if _, err := s.file.ReadAt(t, s.trailerPos()); err != nil ||
 		be.Uint32(t) != trailerMagic || epoch(be.Uint64(t[8:])) != s.epoch || be.Uint32(t[4:]) != id.sum(t[8:]) {

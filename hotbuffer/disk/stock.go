@@ -63,6 +63,8 @@ const (
 
 	segmentSuffix = ".seg"
 	freeSuffix    = ".free"
+	// damagedSuffix is added to the name of a file that was set aside.
+	damagedSuffix = ".damaged"
 
 	writeCategory = vfs.DiskWriteCategory("hotbuffer")
 )
