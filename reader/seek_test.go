@@ -117,7 +117,10 @@ func TestSeekInAResetView(t *testing.T) {
 	e.publish(0, 10)
 	e.publish(1, 10)
 	old := e.file(nil, record.Offsets{10, 10})
-	e.commit(dataset.Marker{View: view - 1, ViewNumber: number - 1, Offsets: record.Offsets{100, 100}, ValidThroughMs: 1 << 50}, old)
+	before := dataset.Marker{View: view - 1, ViewNumber: number - 1, Offsets: record.Offsets{3, 3}, ValidThroughMs: 1}
+	e.commit(before, old)
+	before.ValidThroughMs, before.Offsets = 1<<50, record.Offsets{4, 4}
+	e.commit(before)
 	e.take()
 	e.publish(0, 1)
 	e.take()
@@ -125,6 +128,7 @@ func TestSeekInAResetView(t *testing.T) {
 		t.Fatal(err)
 	}
 	times := e.appended()
+	e.compareSeek(time.UnixMilli(times[0][0]), nil, record.Offsets{})
 	e.compareSeek(time.UnixMilli(times[1][0]), nil, record.Offsets{10, 0})
 	e.compareSeek(time.UnixMilli(times[1][0]+1), nil, record.Offsets{10, 10})
 	if err := e.log.Drop(t.Context(), view); err != nil {
