@@ -29,6 +29,7 @@ import (
 	"github.com/thermocline/thermocline/hotbuffer/disk"
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/subscriber"
 	"github.com/thermocline/thermocline/writer"
 )
 
@@ -73,17 +74,18 @@ func through[T any](seam func(T) T, part T) T {
 
 // Node is an open data directory. Safe for concurrent use.
 type Node struct {
-	lock      io.Closer
-	catalog   *catalog.Catalog
-	log       *disk.Log
-	datasets  *dataset.Datasets
-	directory *branch.Directory
-	checks    *reader.Checkpointer
-	reader    *reader.Reader
-	writer    *writer.Writer
-	archiver  *archiver.Archiver
-	figures   *figures
-	logger    *slog.Logger
+	lock        io.Closer
+	catalog     *catalog.Catalog
+	log         *disk.Log
+	datasets    *dataset.Datasets
+	directory   *branch.Directory
+	checks      *reader.Checkpointer
+	reader      *reader.Reader
+	writer      *writer.Writer
+	subscribers *subscriber.Coordinator
+	archiver    *archiver.Archiver
+	figures     *figures
+	logger      *slog.Logger
 
 	closing  sync.Once
 	closeErr error
@@ -148,6 +150,9 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	n.checks = reader.NewCheckpointer(buffer, checks, n.directory.Views, reader.CheckpointOptions{Every: o.CheckpointEvery, Logger: o.Logger})
 	n.reader = reader.New(buffer, n.datasets, n.catalog, n.checks)
 	n.writer = writer.New(entrance{n.directory}, buffer)
+	n.subscribers = subscriber.New(subscriber.Options{
+		Store: n.catalog, History: n.catalog, Branches: places{n.directory}, Reads: n.reader, Checkpoints: n.checks, Log: buffer, Logger: o.Logger,
+	})
 	archives := archiver.Options{
 		Branches: targets{n.directory}, Leases: n.catalog, Schemas: n.catalog, Checkpoints: checkpoints{n.checks},
 		Buffer: buffer, Datasets: n.datasets,
@@ -183,6 +188,7 @@ func (n *Node) Run(ctx context.Context, finish time.Duration) error {
 	g.Go(func() error { return n.checks.Run(running) })
 	g.Go(func() error { return n.archiver.Run(running) })
 	g.Go(func() error { return n.directory.Run(running) })
+	g.Go(func() error { return n.subscribers.Run(running) })
 	err := g.Wait()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), finish)
 	defer cancel()
