@@ -37,6 +37,9 @@ func checkEvolution(m table.Metadata, next *iceberg.Schema, empty bool) error {
 	current := fieldsByID(m.CurrentSchema())
 	for id, is := range now {
 		was, ok := current[id]
+		if _, whole := current[is.parent]; !ok && is.parent != 0 && !whole {
+			continue // part of something new: rows lack that, not this
+		}
 		if is.field.Required && (!ok || !was.field.Required) {
 			return fmt.Errorf("dataset: field %d (%q) would be required, but rows without it may exist; make it nullable or give it a default: %w", id, is.field.Name, record.ErrInvalid)
 		}

@@ -225,3 +225,27 @@ func TestSchemasThatFilesCouldNotBeReadUnder(t *testing.T) {
 		t.Errorf("%d schemas, want those two that were accepted", n)
 	}
 }
+
+// A field that is new may be null as a whole, whatever its parts require; what is
+// new in a field that rows have may not be required.
+func TestNewFieldsWithRequiredParts(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.create(before())
+	required := func(id int, name string) schema.Field {
+		return schema.Field{ID: id, Name: name, Type: schema.Type{Kind: schema.Long}}
+	}
+	s := before()
+	s.Fields = append(s.Fields,
+		structOf(40, "box", required(41, "a"), structOf(42, "inner", required(43, "b"))),
+		mapOf(44, "labels", 45, required(46, "")), listOf(47, "list", required(48, "")))
+	if _, err := e.d.SetSchema(t.Context(), e.id, s); err != nil {
+		t.Fatal(err)
+	}
+	place := slices.IndexFunc(s.Fields, func(f schema.Field) bool { return f.Name == "place" })
+	s = s.Clone()
+	s.Fields[place].Type.Fields = append(s.Fields[place].Type.Fields, required(49, "height"))
+	if _, err := e.d.SetSchema(t.Context(), e.id, s); !errors.Is(err, record.ErrInvalid) {
+		t.Errorf("a required field in a struct that rows have: %v", err)
+	}
+}
