@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -80,41 +79,6 @@ func TestCreateLoadCommit(t *testing.T) {
 	}
 	if n != 2 {
 		t.Errorf("%d files", n)
-	}
-}
-
-func TestMetadataIsChecked(t *testing.T) {
-	t.Parallel()
-	for _, kind := range []string{".metadata.json", "snap-", "-m0.avro"} {
-		e := newEnv(t)
-		e.create(numbers())
-		table := e.addNumbers(0, 10)
-		damaged := ""
-		for info, err := range e.store.List(t.Context(), e.id+"/metadata/") {
-			if err != nil {
-				t.Fatal(err)
-			}
-			isHead := strings.HasSuffix(table.MetadataLocation(), info.Key)
-			if strings.Contains(info.Key, kind) && (kind != ".metadata.json" || isHead) {
-				damaged = filepath.Join(e.dir, info.Key)
-			}
-		}
-		b, err := os.ReadFile(damaged)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b[len(b)/2] ^= 4
-		if err := os.WriteFile(damaged, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		loaded, err := e.other().Load(t.Context(), e.id)
-		if err == nil {
-			_, err = scanRows(t.Context(), loaded, dataset.ScanOptions{})
-		}
-		wantIs(t, err, record.ErrCorrupt)
-		if !strings.Contains(err.Error(), filepath.Base(damaged)) {
-			t.Errorf("the error does not name the file: %v", err)
-		}
 	}
 }
 

@@ -3,6 +3,7 @@ package dataset_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -332,44 +333,73 @@ func TestCompactRefusesDamage(t *testing.T) {
 	e.wantOffsets(e.load(), 50)
 }
 
+// crashBase is a table of small files to start each point of a sweep with.
+type crashBase struct {
+	mem *vfs.MemFS
+	at  map[string]string
+	id  string
+}
+
+func newCrashBase(t *testing.T, files int) crashBase {
+	t.Helper()
+	b := crashBase{mem: vfs.NewCrashableMem(), id: uuid.NewString()}
+	e := b.env(t, b.mem, newPointers())
+	e.create(numbers())
+	for i := range record.Offset(files) {
+		e.addNumbers(10*i, 10*i+10)
+	}
+	b.at = e.pointers.at
+	return b
+}
+
+func (b crashBase) env(t *testing.T, fs vfs.FS, p *pointers) *env {
+	t.Helper()
+	store, err := objstore.NewFSOn(fs, "/store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &env{t: t, store: store, pointers: p, id: b.id, d: dataset.New(store, p, dataset.Options{})}
+}
+
+// point runs do on a copy of the base, where the file operation at fails, and
+// returns the table as it is then, and as it is when the power is cut at that
+// moment. failed is false when there are fewer operations.
+func (b crashBase) point(t *testing.T, at int, do func(e *env) error) (e, crashed *env, failed bool) {
+	t.Helper()
+	mem := b.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+	inject := &failAt{}
+	e = b.env(t, errorfs.Wrap(mem, inject), &pointers{at: maps.Clone(b.at)})
+	inject.at = at
+	err := do(e)
+	failed = inject.n >= at
+	inject.at = 0
+	if !failed && err != nil {
+		t.Fatal(err)
+	}
+	clone := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: rand.New(rand.NewPCG(1, uint64(at)))})
+	return e, b.env(t, clone, e.pointers), failed
+}
+
 // TestCompactCrashAtEveryStep fails each file operation of a compaction in turn
 // and cuts the power at that moment: the rows are the same ever after.
 func TestCompactCrashAtEveryStep(t *testing.T) {
 	t.Parallel()
+	base := newCrashBase(t, 5)
 	for at := 1; ; at++ {
-		mem := vfs.NewCrashableMem()
-		inject := &failAt{}
-		store, err := objstore.NewFSOn(errorfs.Wrap(mem, inject), "/store")
-		if err != nil {
-			t.Fatal(err)
-		}
-		e := &env{t: t, store: store, pointers: newPointers(), id: uuid.NewString()}
-		e.d = dataset.New(store, e.pointers, dataset.Options{})
-		e.create(numbers())
-		for o := record.Offset(0); o < 50; o += 10 {
-			e.addNumbers(o, o+10)
-		}
-		inject.at = at
-		_, err = e.d.Compact(t.Context(), e.id, dataset.CompactOptions{})
-		failed := inject.n >= at
-		if !failed && err != nil {
-			t.Fatal(err)
-		}
-		inject.at = 0
-		e.wantOffsets(e.load(), 50) // in this process
-		clone := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: rand.New(rand.NewPCG(1, uint64(at)))})
-		if e.store, err = objstore.NewFSOn(clone, "/store"); err != nil {
-			t.Fatal(err)
-		}
-		e.d = dataset.New(e.store, e.pointers, dataset.Options{})
+		e, crashed, failed := base.point(t, at, func(e *env) error {
+			_, err := e.d.Compact(t.Context(), e.id, dataset.CompactOptions{})
+			return err
+		})
 		e.wantOffsets(e.load(), 50)
-		e.compactAll(dataset.CompactOptions{})
-		e.addNumbers(50, 60)
-		e.wantOffsets(e.load(), 60)
-		if n := len(e.files(e.load())); n != 2 {
+		crashed.wantOffsets(crashed.load(), 50)
+		crashed.compactAll(dataset.CompactOptions{})
+		crashed.addNumbers(50, 60)
+		crashed.wantOffsets(crashed.load(), 60)
+		if n := len(crashed.files(crashed.load())); n != 2 {
 			t.Fatalf("operation %d: %d files, want 2", at, n)
 		}
 		if !failed {
+			t.Logf("%d operations", at-1)
 			if at < 20 {
 				t.Fatalf("only %d operations; the sweep misses steps", at)
 			}

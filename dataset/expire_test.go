@@ -2,15 +2,12 @@ package dataset_test
 
 import (
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/apache/iceberg-go/table"
-	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/google/uuid"
 
 	"github.com/thermocline/thermocline/dataset"
@@ -288,65 +285,37 @@ func TestDamagedLedger(t *testing.T) {
 // was garbage is collected in the end.
 func TestCollectCrashAtEveryStep(t *testing.T) {
 	t.Parallel()
-	stride := 1
-	if raced {
-		stride = 7
+	base := newCrashBase(t, 4)
+	c := &clock{}
+	tend := func(e *env) error {
+		_, err1 := e.d.Compact(t.Context(), e.id, dataset.CompactOptions{})
+		late := e.on(c)
+		_, err2 := late.Expire(t.Context(), e.id, dataset.ExpireOptions{MaxAge: 1})
+		_, err3 := late.Collect(t.Context(), e.id, dataset.CollectOptions{Grace: time.Minute})
+		c.pass(time.Hour)
+		_, err4 := late.Collect(t.Context(), e.id, dataset.CollectOptions{Grace: time.Minute})
+		return errors.Join(err1, err2, err3, err4)
 	}
-	for at := 1; ; at += stride {
-		mem := vfs.NewCrashableMem()
-		inject := &failAt{}
-		store, err := objstore.NewFSOn(errorfs.Wrap(mem, inject), "/store")
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := &clock{ms: time.Now().UnixMilli()}
-		e := &env{t: t, store: store, pointers: newPointers(), id: uuid.NewString()}
-		e.d = dataset.New(store, e.pointers, dataset.Options{})
-		e.create(numbers())
-		for o := record.Offset(0); o < 40; o += 10 {
-			e.addNumbers(o, o+10)
-		}
-		tend := func() error {
-			_, err1 := e.d.Compact(t.Context(), e.id, dataset.CompactOptions{})
-			c.pass(time.Hour)
-			late := e.on(c)
-			_, err2 := late.Expire(t.Context(), e.id, dataset.ExpireOptions{MaxAge: 1})
-			_, err3 := late.Collect(t.Context(), e.id, dataset.CollectOptions{Grace: time.Minute})
-			c.pass(time.Hour)
-			_, err4 := late.Collect(t.Context(), e.id, dataset.CollectOptions{Grace: time.Minute})
-			return errors.Join(err1, err2, err3, err4)
-		}
-		inject.at = at
-		err = tend()
-		failed := inject.n >= at
-		if !failed && err != nil {
-			t.Fatal(err)
-		}
-		inject.at = 0
+	for at := 1; ; at++ {
+		c.ms = time.Now().Add(time.Hour).UnixMilli()
+		e, crashed, failed := base.point(t, at, tend)
 		e.wantOffsets(e.load(), 40)
-		clone := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: rand.New(rand.NewPCG(1, uint64(at)))})
-		if e.store, err = objstore.NewFSOn(clone, "/store"); err != nil {
-			t.Fatal(err)
+		crashed.wantOffsets(crashed.load(), 40)
+		if err := tend(crashed); err != nil {
+			t.Fatalf("operation %d, after the restart: %v", at, err)
 		}
-		e.d = dataset.New(e.store, e.pointers, dataset.Options{})
-		e.wantOffsets(e.load(), 40)
-		for range 2 {
-			if err := tend(); err != nil {
-				t.Fatalf("operation %d, after the restart: %v", at, err)
+		crashed.wantOffsets(crashed.load(), 40)
+		left := []string{}
+		for o := range crashed.store.List(t.Context(), "") {
+			if strings.Contains(o.Key, "/data/") || strings.HasPrefix(o.Key, "gc/") {
+				left = append(left, o.Key)
 			}
 		}
-		e.wantOffsets(e.load(), 40)
-		if x := e.collect(dataset.CollectOptions{}); len(x.Orphans) != 0 {
-			t.Fatalf("operation %d: %d orphans are left", at, len(x.Orphans))
-		}
-		data := 0
-		for range e.store.List(t.Context(), e.id+"/data/") {
-			data++
-		}
-		if data != 1 {
-			t.Fatalf("operation %d: %d data files, want 1", at, data)
+		if len(left) != 1 {
+			t.Fatalf("operation %d: %v are left, want one data file", at, left)
 		}
 		if !failed {
+			t.Logf("%d operations", at-1)
 			if at < 40 {
 				t.Fatalf("only %d operations; the sweep misses steps", at)
 			}
