@@ -143,10 +143,10 @@ func (e *env) become(b catalog.Branch, s *schema.Schema) {
 func (e *env) start() {
 	o := e.opts
 	o.Store, o.History, o.Branches, o.Checkpoints, o.Log = e.catalog, e.catalog, e.branches, e.checks, e.log
-	if opts := e.opts; opts.Store != nil {
-		o.Store = opts.Store
+	if e.opts.Store != nil {
+		o.Store = e.opts.Store
 	}
-	o.Reads = reads{reader.New(e.log, e.datasets, e.catalog, e.checks)}
+	o.Reads = reader.New(e.log, e.datasets, e.catalog, e.checks)
 	e.c = subscriber.New(o)
 	run, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -570,10 +570,4 @@ func refused(t testing.TB, err, want error, words ...string) {
 			t.Fatalf("the error %q does not say %q", err, w)
 		}
 	}
-}
-
-type reads struct{ *reader.Reader }
-
-func (r reads) Seek(context.Context, reader.Target, time.Time) (reader.Cursor, error) {
-	return reader.Cursor{}, errors.New("not yet")
 }

@@ -90,6 +90,7 @@ func TestCreateListGet(t *testing.T) {
 	cp := e.checkpoint()
 	e.publish(1, 1)
 	cursor := reader.Cursor{View: e.target().View, Next: record.Offsets{1, 1}}
+	at := time.UnixMilli(cp.Timestamp) // of the last row before the checkpoint, which partition 1 has
 	for name, c := range map[string]struct {
 		start subscriber.Start
 		c     reader.Consistency
@@ -98,6 +99,7 @@ func TestCreateListGet(t *testing.T) {
 		"earliest":     {subscriber.Start{}, catalog.AtLeastOnce, nil},
 		"latest":       {subscriber.Start{Latest: true}, catalog.AtLeastOnce, e.ends()},
 		"latest-epoch": {subscriber.Start{Latest: true}, catalog.ExactlyOnce, e.ends()},
+		"time":         {subscriber.Start{Time: &at}, catalog.AtLeastOnce, record.Offsets{2, 0}},
 		"cursor":       {subscriber.Start{Cursor: &cursor}, catalog.ExactlyOnce, record.Offsets{1, 1}},
 	} {
 		got, err := e.c.Create(ctx, ref, subscriber.Spec{Name: name, Start: c.start, Consistency: c.c})
@@ -139,7 +141,7 @@ func TestCreateListGet(t *testing.T) {
 			break
 		}
 	}
-	if len(names) != 4 || names[0] != "cursor" || names[3] != "latest-epoch" {
+	if len(names) != 5 || names[0] != "cursor" || names[4] != "time" {
 		t.Fatalf("listed %v", names)
 	}
 	// An exactly-once reader that begins inside an epoch gets the rest of it.

@@ -120,7 +120,7 @@ type Join struct {
 	// Resume is a position that the client has stored itself, exactly once in
 	// the transaction of its output. Partitions that the session is given begin
 	// at the later one of it and what is committed. It is not committed by
-	// joining.
+	// joining: commit the Position of the first assignment for that.
 	Resume *reader.Cursor
 	// Request says what of the rows is wanted: Columns, Where and System. The
 	// other fields are the coordinator's.
