@@ -160,6 +160,13 @@ func newTorture(t *testing.T, seed uint64) *torture {
 			c.l, c.from, c.rnd = l, newRemote(x.proxy.address(), st), random()
 			x.consumers = append(x.consumers, c)
 		}
+		for _, exactly := range []bool{false, true} {
+			name := "group"
+			if exactly {
+				name = "exactly-once-group"
+			}
+			x.consumers = append(x.consumers, newTortureGroup(t, l, x.proxy.address(), name, 1+d.partitions/2, exactly, random))
+		}
 		x.batch.ledgers = append(x.batch.ledgers, l)
 		x.batch.from = append(x.batch.from, newRemote(x.proxy.address(), st))
 		x.batch.ends = append(x.batch.ends, make([]int64, d.partitions))
