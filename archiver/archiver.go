@@ -82,6 +82,11 @@ type Options struct {
 	Checkpoints Checkpoints
 	Buffer      hotbuffer.Buffer
 	Datasets    *dataset.Datasets
+	// Holds keeps rows hot for who is about to read them [none].
+	Holds Holds
+	// Fullness is the part of its limit that the hot log uses, from 0 to 1 [0].
+	// Beyond one half nothing that is archived is kept hot.
+	Fullness func() float64
 
 	// Owner names this node in leases: unique among all that share the catalog,
 	// and the same over restarts, so that a node need not wait for the lease of
@@ -180,6 +185,9 @@ func New(o Options) (*Archiver, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Fullness == nil {
+		o.Fullness = func() float64 { return 0 }
 	}
 	if o.Reached == nil {
 		o.Reached = func(Step) {}
