@@ -83,7 +83,7 @@ def follow(db, base, group):
                 store(db, session, rows, mark["cursor"])
                 rows = []
                 # The server may be told late or never: the position that counts is ours.
-                post(f"{base}/{group}/commit", {"session": session, "checkpoint": mark["checkpoint"]})
+                post(f"{base}/{group}/commit", {"session": session, "cursor": mark["cursor"]})
             elif mark["_thermocline"] == "error":
                 raise ConnectionError(f"the server ends the read: {mark['problem']}")
     raise ConnectionError("the connection ended")

@@ -236,7 +236,9 @@ func (t *subscription) event(e event) error {
 		if err := t.mark(e); err != nil {
 			return err
 		}
-		t.done(client.CommitSubscriber{Session: t.session, Checkpoint: &cp.Checkpoint}, e.id)
+		// By cursor: numbers come again when a partition is given to us that was
+		// further back.
+		t.done(client.CommitSubscriber{Session: t.session, Cursor: &e.id}, e.id)
 	case "problem":
 		return problemEvent(e)
 	}

@@ -115,7 +115,7 @@ func TestSubscribeExactlyOnce(t *testing.T) {
 		assignmentEvent(1) + rowsEvent("", 0, 2) + checkpointEvent(1) + rowsEvent("", 2, 4), // cut within the second epoch
 		assignmentEvent(2) + rowsEvent("", 2, 3) + assignmentEvent(2) + rowsEvent("", 2, 4) + rowsEvent("", 4, 6) + checkpointEvent(2) + checkpointEvent(3) + rowsEvent("", 6, 7),
 	}}
-	out := b.subscribe(t, 6, "2 3", "--exactly-once", "--member", "m")
+	out := b.subscribe(t, 6, "2 0C3", "--exactly-once", "--member", "m")
 	checkNumbers(t, out, 6)
 	if diff := cmp.Diff([]string{"m ", "m C1"}, b.joins); diff != "" {
 		t.Errorf("joins (-want +got):\n%s", diff)
@@ -132,7 +132,7 @@ func TestSubscribeSpoolsLargeEpochs(t *testing.T) {
 		fmt.Fprintf(&read, "event: rows\ndata: {\"n\":%d,\"text\":%q}\n\n", i, long)
 	}
 	b := &backstage{consistency: "EXACTLY_ONCE", reads: []string{read.String() + checkpointEvent(1) + rowsEvent("", 40, 42) + checkpointEvent(2)}}
-	out := b.subscribe(t, 42, "1 2")
+	out := b.subscribe(t, 42, "1 0C2")
 	checkNumbers(t, out, 42)
 	if want := 40 << 20; len(out) < want {
 		t.Errorf("%d bytes, want more than %d", len(out), want)

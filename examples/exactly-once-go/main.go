@@ -65,11 +65,10 @@ type consumer struct {
 
 // mark is what the server sends between rows.
 type mark struct {
-	Kind       string          `json:"_thermocline"`
-	Session    int64           `json:"session"`
-	Checkpoint int64           `json:"checkpoint"`
-	Cursor     string          `json:"cursor"`
-	Problem    json.RawMessage `json:"problem"`
+	Kind    string          `json:"_thermocline"`
+	Session int64           `json:"session"`
+	Cursor  string          `json:"cursor"`
+	Problem json.RawMessage `json:"problem"`
 }
 
 // follow joins the subscriber and copies epochs until something breaks.
@@ -137,7 +136,7 @@ func (c *consumer) follow(ctx context.Context) error {
 			}
 			rows = nil
 			// The server may be told late or never: the position that counts is ours.
-			if err := c.post(ctx, c.base+"/"+c.group+"/commit", map[string]any{"session": session, "checkpoint": m.Checkpoint}, 0); err != nil {
+			if err := c.post(ctx, c.base+"/"+c.group+"/commit", map[string]any{"session": session, "cursor": m.Cursor}, 0); err != nil {
 				return err
 			}
 		case "error":
