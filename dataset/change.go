@@ -153,7 +153,8 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*c
 			return nil, err
 		}
 		if evolved = !s.Equals(ch.schema); evolved {
-			if err := checkEvolution(head.meta, s, c.RemoveAll); err != nil {
+			_, held := head.Head() // without any snapshot it never had a row
+			if err := checkEvolution(head.meta, s, c.RemoveAll || !held); err != nil {
 				return nil, err
 			}
 			ch.schema = s

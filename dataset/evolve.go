@@ -13,8 +13,8 @@ import (
 // one could not be read: in every schema that the table had, a field id must
 // name the same field, of the same type or one that widens to the new one, at
 // the same place. It is the last line of defence; the rules for users are in
-// schema.Evolve. A table that becomes empty with the change has no rows that
-// could lack a required field; those of older snapshots have their own schema.
+// schema.Evolve. A table that is empty, or becomes so with the change, has no rows
+// that could lack a required field; those of older snapshots have their own schema.
 func checkEvolution(m table.Metadata, next *iceberg.Schema, empty bool) error {
 	now := fieldsByID(next)
 	for _, old := range m.Schemas() {

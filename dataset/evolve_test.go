@@ -76,7 +76,7 @@ func after() *schema.Schema {
 	}}
 }
 
-func jsonBatch(t *testing.T, s *schema.Schema, rows string) arrow.RecordBatch {
+func jsonBatch(t testing.TB, s *schema.Schema, rows string) arrow.RecordBatch {
 	t.Helper()
 	b, _, err := array.RecordFromJSON(memory.DefaultAllocator, s.WithSystem().Arrow(), strings.NewReader(rows))
 	if err != nil {
@@ -189,7 +189,7 @@ func TestSchemaInMetadata(t *testing.T) {
 func TestSchemasThatFilesCouldNotBeReadUnder(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
-	e.create(before())
+	e.holdsRow()
 	change := func(f func(s *schema.Schema)) *schema.Schema {
 		s := before()
 		f(s)
@@ -231,7 +231,7 @@ func TestSchemasThatFilesCouldNotBeReadUnder(t *testing.T) {
 func TestNewFieldsWithRequiredParts(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
-	e.create(before())
+	e.holdsRow()
 	required := func(id int, name string) schema.Field {
 		return schema.Field{ID: id, Name: name, Type: schema.Type{Kind: schema.Long}}
 	}
@@ -247,5 +247,26 @@ func TestNewFieldsWithRequiredParts(t *testing.T) {
 	s.Fields[place].Type.Fields = append(s.Fields[place].Type.Fields, required(49, "height"))
 	if _, err := e.d.SetSchema(t.Context(), e.id, s); !errors.Is(err, record.ErrInvalid) {
 		t.Errorf("a required field in a struct that rows have: %v", err)
+	}
+}
+
+// holdsRow makes a table of before that holds a row.
+func (e *env) holdsRow() {
+	e.t.Helper()
+	table := e.create(before())
+	row := jsonBatch(e.t, before(), `[{"_view":1,"_partition":0,"_offset":0,"_timestamp":"1970-01-01T00:00:00Z"}]`)
+	defer row.Release()
+	e.commit(dataset.Commit{Add: []dataset.DataFile{e.file(table, before(), fileName(0, 0, 1), row)}})
+}
+
+// A table that never had a row takes any schema: nothing could lack a field. A
+// stream may be reset before its first archive.
+func TestEmptyTableTakesAnySchema(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.create(before())
+	other := &schema.Schema{Fields: []schema.Field{{ID: 50, Name: "n", Type: schema.Type{Kind: schema.Long}}}}
+	if _, err := e.d.SetSchema(t.Context(), e.id, other); err != nil {
+		t.Fatal(err)
 	}
 }
