@@ -102,6 +102,7 @@ type scanner struct {
 	// filterColumns are the filter's, by field id.
 	filterColumns map[int]*predicate.Column
 	filled        map[int]bool
+	rowBytes      int64 // of the file being read, see rowBytesKey
 	// avro reads files with the schema avsc.
 	avro *avroReader
 	avsc string
@@ -181,8 +182,10 @@ func (s *scanner) send(ctx context.Context, b arrow.RecordBatch) error {
 // rowsPerBatch bounds a batch by rows and by bytes.
 func (s *scanner) rowsPerBatch(rows, bytes int64) int64 {
 	n := int64(s.o.BatchRows)
-	if rows > 0 && bytes > rows {
-		n = min(n, max(1, int64(s.o.BatchBytes)/(bytes/rows)))
+	if rows > 0 {
+		if each := max(bytes/rows, s.rowBytes); each > 0 {
+			n = min(n, max(1, int64(s.o.BatchBytes)/each))
+		}
 	}
 	return n
 }
