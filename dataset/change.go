@@ -153,8 +153,9 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*c
 			return nil, err
 		}
 		if evolved = !s.Equals(ch.schema); evolved {
-			_, held := head.Head() // without any snapshot it never had a row
-			if err := checkEvolution(head.meta, s, c.RemoveAll || !held); err != nil {
+			now, any := head.Head()
+			empty := c.RemoveAll || !any || now.TotalRows == 0 // -1: not known
+			if err := checkEvolution(head.meta, s, empty); err != nil {
 				return nil, err
 			}
 			ch.schema = s
