@@ -203,8 +203,8 @@ func TestFull(t *testing.T) {
 		if !full {
 			t.Fatalf("round %d: never full", round)
 		}
-		if s := h.LogStats(); s.Size > s.Limit {
-			t.Fatalf("%d bytes of at most %d", s.Size, s.Limit)
+		if s := h.LogStats(); s.Size > s.Limit || !errors.Is(s.Stalled, record.ErrFull) {
+			t.Fatalf("%d bytes of at most %d, stalled: %v", s.Size, s.Limit, s.Stalled)
 		}
 		if got := readFrom(t, h.Log, 1, 0, start); len(got) != len(stored)-int(start) {
 			t.Fatalf("%d rows of %d", len(got), len(stored)-int(start))

@@ -393,8 +393,8 @@ func (s *stock) closeFiles() error {
 }
 
 // sizes for LogStats.
-func (s *stock) sizes() (total int64, spare int) {
+func (s *stock) sizes() (total int64, spare int, stalled error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.total, len(s.ready) + len(s.free)
+	return s.total, len(s.ready) + len(s.free), s.stalled
 }

@@ -158,6 +158,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		Buffer: buffer, Datasets: n.datasets,
 		// The lock file makes this the only process of the directory.
 		Owner: "node-" + n.catalog.ClusterID(), Cluster: n.catalog.ClusterID(),
+		Holds: holds{n.catalog}, Fullness: func() float64 { return fullness(n.log.LogStats()) },
 		Logger: o.Logger, Reached: o.Reached,
 	}
 	if o.seams.archiver != nil {
