@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/apache/iceberg-go"
@@ -493,5 +494,90 @@ func TestChooseRun(t *testing.T) {
 		if len(files) > 250 {
 			t.Errorf("seed %d: %d files are left", seed, len(files))
 		}
+	}
+}
+
+// Decimals that old files lack, below structs that are null in some rows: the
+// Parquet library must not write them in the wrong rows.
+func TestCompactFillsDecimalsBelowNulls(t *testing.T) {
+	t.Parallel()
+	for _, format := range []dataset.Format{dataset.Parquet, dataset.Avro} {
+		e := newMemEnv(t)
+		old := &schema.Schema{Fields: []schema.Field{
+			structOf(5, "place", field(6, "lat", schema.Float), structOf(12, "inner", field(13, "x", schema.Long))),
+			listOf(8, "points", structOf(9, "", field(10, "x", schema.Integer))),
+		}}
+		table := e.create(old)
+		for i := range record.Offset(5) {
+			b := jsonBatch(t, old, fmt.Sprintf(`[
+				{"place":null,"points":[null,{"x":1}],"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
+				{"place":{"lat":1.5,"inner":null},"points":null,"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
+				{"place":null,"points":[{"x":2},null,{"x":3}],"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
+				{"place":{"lat":2.5,"inner":{"x":4}},"points":[],"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"}]`, 4*i, 4*i+1, 4*i+2, 4*i+3))
+			e.commit(dataset.Commit{Add: []dataset.DataFile{e.fileAs(format, table, old, fileName(0, 4*i, 4*i+4), b)}})
+			b.Release()
+		}
+		s := &schema.Schema{Fields: []schema.Field{
+			structOf(5, "place", withDefault(decimal(7, "price", 30), `"12345678901234567890.25"`), field(6, "lat", schema.Float),
+				structOf(12, "inner", withDefault(decimal(14, "deep", 38), `"1.50"`), withDefault(decimal(15, "short", 9), `"2.50"`), field(13, "x", schema.Long))),
+			listOf(8, "points", structOf(9, "", field(10, "x", schema.Integer), withDefault(decimal(11, "d", 25), `"7.00"`))),
+		}}
+		if _, err := e.d.SetSchema(t.Context(), e.id, s); err != nil {
+			t.Fatal(err)
+		}
+		want := e.rows(e.load(), dataset.ScanOptions{Schema: s.WithSystem()})
+		if c := e.compact(dataset.CompactOptions{Schema: s}); c.Files != 5 {
+			t.Fatalf("%+v", c)
+		}
+		wantRows(t, e.rows(e.load(), dataset.ScanOptions{Schema: s.WithSystem()}), want)
+	}
+}
+
+// Required parts of a required struct below a null one: nothing is missing
+// there, and decimals stay in their rows.
+func TestRequiredBelowNulls(t *testing.T) {
+	t.Parallel()
+	required := func(f schema.Field) schema.Field {
+		f.Nullable = false
+		return f
+	}
+	for _, format := range []dataset.Format{dataset.Parquet, dataset.Avro} {
+		t.Run(string(format), func(t *testing.T) {
+			t.Parallel()
+			e := newMemEnv(t)
+			s := &schema.Schema{Fields: []schema.Field{
+				structOf(5, "outer",
+					required(decimal(6, "e", 30)),
+					required(structOf(7, "inner", required(decimal(8, "d", 30)), required(field(9, "n", schema.Long)), required(field(10, "s", schema.String))))),
+			}}
+			table := e.create(s)
+			var want []string
+			for i := range record.Offset(5) {
+				b := jsonBatch(t, s, fmt.Sprintf(`[
+				{"outer":null,"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
+				{"outer":{"e":"1.00","inner":{"d":"2.00","n":3,"s":"a"}},"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
+				{"outer":null,"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
+				{"outer":{"e":"4.00","inner":{"d":"5.00","n":6,"s":"b"}},"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"}]`, 4*i, 4*i+1, 4*i+2, 4*i+3))
+				want = append(want, render(b)...)
+				e.commit(dataset.Commit{Add: []dataset.DataFile{e.fileAs(format, table, s, fileName(0, 4*i, 4*i+4), b)}})
+				b.Release()
+			}
+			wantRows(t, e.rows(e.load(), dataset.ScanOptions{Schema: s.WithSystem()}), want)
+			// Wider, with a part that the files lack.
+			s = &schema.Schema{Fields: []schema.Field{
+				structOf(5, "outer",
+					required(decimal(6, "e", 35)),
+					required(structOf(7, "inner", required(decimal(8, "d", 35)), withDefault(decimal(11, "f", 35), `"9.00"`), required(field(9, "n", schema.Long)), required(field(10, "s", schema.String))))),
+			}}
+			if _, err := e.d.SetSchema(t.Context(), e.id, s); err != nil {
+				t.Fatal(err)
+			}
+			want = e.rows(e.load(), dataset.ScanOptions{Schema: s.WithSystem()})
+			if !strings.Contains(want[1], `"d":"2"`) || !strings.Contains(want[1], `"f":"9"`) {
+				t.Errorf("row 1 is %s", want[1])
+			}
+			e.compact(dataset.CompactOptions{Schema: s})
+			wantRows(t, e.rows(e.load(), dataset.ScanOptions{Schema: s.WithSystem()}), want)
+		})
 	}
 }
