@@ -87,6 +87,7 @@ type API struct {
 	reads      *slots
 	tails      *slots
 	subscribes *slots
+	checks     chan struct{} // holds as many as are under way
 
 	draining  chan struct{}
 	drainOnce sync.Once
@@ -100,7 +101,7 @@ func New(b Backend, o Options) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.Streams == nil || b.Schemas == nil || b.Publisher == nil || b.Producers == nil || b.Reader == nil || b.Subscribers == nil || b.Archiver == nil || b.Datasets == nil || b.Figures == nil {
+	if b.Streams == nil || b.Schemas == nil || b.Publisher == nil || b.Producers == nil || b.Reader == nil || b.Subscribers == nil || b.Archiver == nil || b.Datasets == nil || b.Figures == nil || b.Verifier == nil {
 		return nil, errors.New("api: every part of the backend must be set")
 	}
 	a := &API{
@@ -110,6 +111,7 @@ func New(b Backend, o Options) (*API, error) {
 		reads:      newSlots("reads are under way", o.MaxReads),
 		tails:      newSlots("tails are open", o.MaxTails),
 		subscribes: newSlots("subscriber reads are open", o.MaxSubscribes),
+		checks:     make(chan struct{}, maxChecks),
 		draining:   make(chan struct{}),
 	}
 	a.metrics = a.metricsHandler()

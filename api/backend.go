@@ -29,6 +29,7 @@ type Backend struct {
 	Archiver    Archiver
 	Datasets    Datasets
 	Figures     Figures
+	Verifier    Verifier
 }
 
 // Streams is the life of streams. What a method returned nil for is durable.

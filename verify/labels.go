@@ -43,17 +43,8 @@ type sequences struct {
 type span struct{ from, to int64 }
 
 func newLabels(r *report, v record.ViewNumber, s *schema.Schema, q Request) (*labels, error) {
-	l := &labels{r: r, view: v, byName: map[string]*sequences{}, producer: -1, sequence: -1}
-	for i := range s.Fields {
-		f := &s.Fields[i]
-		whole := f.Type.Kind == schema.Byte || f.Type.Kind == schema.Short || f.Type.Kind == schema.Integer || f.Type.Kind == schema.Long
-		switch {
-		case f.Name == q.ProducerColumn && (whole || f.Type.Kind == schema.String):
-			l.producer = i
-		case f.Name == q.SequenceColumn && whole:
-			l.sequence = i
-		}
-	}
+	l := &labels{r: r, view: v, byName: map[string]*sequences{}}
+	l.producer, l.sequence = labelColumns(s, q)
 	if l.producer < 0 {
 		return nil, fmt.Errorf("the producer column %q is no STRING or integer column of view %d: %w", q.ProducerColumn, v, record.ErrInvalid)
 	}
@@ -61,6 +52,23 @@ func newLabels(r *report, v record.ViewNumber, s *schema.Schema, q Request) (*la
 		return nil, fmt.Errorf("the sequence column %q is no integer column of view %d: %w", q.SequenceColumn, v, record.ErrInvalid)
 	}
 	return l, nil
+}
+
+// labelColumns finds the columns of a request; -1 where there is none of the right
+// type.
+func labelColumns(s *schema.Schema, q Request) (producer, sequence int) {
+	producer, sequence = -1, -1
+	for i := range s.Fields {
+		f := &s.Fields[i]
+		whole := f.Type.Kind == schema.Byte || f.Type.Kind == schema.Short || f.Type.Kind == schema.Integer || f.Type.Kind == schema.Long
+		if f.Name == q.ProducerColumn && (whole || f.Type.Kind == schema.String) {
+			producer = i
+		}
+		if f.Name == q.SequenceColumn && whole {
+			sequence = i
+		}
+	}
+	return producer, sequence
 }
 
 // bind makes a batch the one whose rows are asked for.

@@ -108,14 +108,3 @@ func (v *Verifier) undropped(ctx context.Context, r *report, w catalog.View, pla
 	}
 	return nil
 }
-
-// logDamage tells the damage to the log's own records. Damage to rows was found by
-// reading them.
-func (v *Verifier) logDamage(_ *pinned, r *report) {
-	for _, d := range v.o.Damage() {
-		if d.Offsets.Len() == 0 {
-			r.add(Finding{Code: Damaged, Severity: Notice, Place: damagePlace(&d), Detail: d.Error(),
-				Remedy: "nothing of a stream is lost; look at the disk"})
-		}
-	}
-}

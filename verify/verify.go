@@ -193,7 +193,6 @@ func (v *Verifier) branch(ctx context.Context, namespace, name, branch string, q
 	if err := v.storage(ctx, p, q, r); err != nil {
 		return err
 	}
-	v.logDamage(p, r)
 	return r.err
 }
 

@@ -46,8 +46,9 @@ func (c *viewCheck) run(ctx context.Context) error {
 	}
 	c.schema = s.WithSystem()
 	if c.request.ProducerColumn != "" {
-		if c.labels, err = newLabels(c.r, c.view.Number, s, c.request); err != nil {
-			return err
+		c.labels, err = newLabels(c.r, c.view.Number, s, c.request)
+		if err != nil && c.view.ID == c.pin.branch.View.ID {
+			return err // an older view may not have had the columns
 		}
 	}
 	e, err := newEpochs(ctx, c.v, c.r, c.view.View)

@@ -30,6 +30,7 @@ import (
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/subscriber"
+	"github.com/thermocline/thermocline/verify"
 	"github.com/thermocline/thermocline/writer"
 )
 
@@ -85,6 +86,7 @@ type Node struct {
 	subscribers *subscriber.Coordinator
 	archiver    *archiver.Archiver
 	figures     *figures
+	verifier    *verify.Verifier
 	logger      *slog.Logger
 
 	closing  sync.Once
@@ -167,6 +169,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.archiver, err = archiver.New(archives); err != nil {
 		return nil, err
 	}
+	n.verifier = newVerifier(n.catalog, n.log, files)
 	n.figures = &figures{n: n, views: map[record.ViewID]remembered{}}
 	return n, nil
 }
