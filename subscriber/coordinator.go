@@ -383,8 +383,9 @@ func (c *Coordinator) List(ctx context.Context, ref Ref, after string, limit int
 
 // Delete forgets a subscriber and ends its sessions; record.ErrNotFound.
 func (c *Coordinator) Delete(ctx context.Context, ref Ref, name string) error {
-	_, err := c.change(ctx, ref, name, "deleted", func(_ Branch, s catalog.Subscriber) (catalog.Subscriber, error) {
-		return s, c.o.Store.DeleteSubscriber(ctx, s.ID)
+	err := c.change(ctx, ref, name, func(_ Branch, s catalog.Subscriber, end func(string)) error {
+		defer end("deleted")
+		return c.o.Store.DeleteSubscriber(ctx, s.ID)
 	})
 	if err != nil {
 		return fmt.Errorf("delete subscriber %q of %s: %w", name, ref, err)
@@ -396,27 +397,33 @@ func (c *Coordinator) Delete(ctx context.Context, ref Ref, name string) error {
 // current view. Its sessions end, fenced; no commit of them moves the new
 // position. Errors are those of Create.
 func (c *Coordinator) Reset(ctx context.Context, ref Ref, name string, start Start) (Info, error) {
-	var b Branch
-	s, err := c.change(ctx, ref, name, "reset", func(found Branch, s catalog.Subscriber) (catalog.Subscriber, error) {
-		b = found
+	var i Info
+	err := c.change(ctx, ref, name, func(b Branch, s catalog.Subscriber, end func(string)) error {
 		at, err := c.begin(ctx, b, s.Consistency, start)
 		if err != nil {
-			return s, err
+			return err
 		}
-		return c.o.Store.ResetSubscriber(ctx, s.ID, at.View, at.Next, at.Checkpoint)
+		s, err = c.o.Store.ResetSubscriber(ctx, s.ID, at.View, at.Next, at.Checkpoint)
+		end("reset")
+		if err != nil {
+			return err
+		}
+		i, err = c.info(ctx, b, s)
+		return err
 	})
 	if err != nil {
 		return Info{}, fmt.Errorf("reset subscriber %q of %s: %w", name, ref, err)
 	}
-	return c.info(ctx, b, s)
+	return i, nil
 }
 
-// change does what ends all sessions. When it fails they end as well: the outcome
-// may be unknown, and who joins again finds out.
-func (c *Coordinator) change(ctx context.Context, ref Ref, name, verb string, do func(Branch, catalog.Subscriber) (catalog.Subscriber, error)) (catalog.Subscriber, error) {
+// change does what ends all sessions: it calls end once the catalog was asked,
+// also when that failed: then the outcome may be unknown, and who joins again
+// finds out.
+func (c *Coordinator) change(ctx context.Context, ref Ref, name string, do func(b Branch, s catalog.Subscriber, end func(verb string)) error) error {
 	b, err := c.o.Branches.Branch(ref)
 	if err != nil {
-		return catalog.Subscriber{}, err
+		return err
 	}
 	e := c.acquire(key{b.ID, name})
 	defer c.release(e)
@@ -424,17 +431,14 @@ func (c *Coordinator) change(ctx context.Context, ref Ref, name, verb string, do
 	defer e.change.Unlock()
 	s, err := c.o.Store.Subscriber(ctx, b.ID, name)
 	if err != nil {
-		return catalog.Subscriber{}, err
+		return err
 	}
-	s, err = do(b, s)
-	if errors.Is(err, record.ErrInvalid) || errors.Is(err, record.ErrOutOfRange) || errors.Is(err, record.ErrConflict) {
-		return catalog.Subscriber{}, err // nothing has changed
-	}
-	if g := e.group.Swap(nil); g != nil {
-		why := func(session int64) error { return g.fencedErr(session, "the subscriber was "+verb) }
-		g.close(why, fmt.Errorf("subscriber %q of %s was %s: %w", name, ref, verb, ErrSessionFenced))
-	}
-	return s, err
+	return do(b, s, func(verb string) {
+		if g := e.group.Swap(nil); g != nil {
+			why := func(session int64) error { return g.fencedErr(session, "the subscriber was "+verb) }
+			g.close(why, fmt.Errorf("subscriber %q of %s was %s: %w", name, ref, verb, ErrSessionFenced))
+		}
+	})
 }
 
 // info describes what the catalog holds.
