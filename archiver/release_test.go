@@ -169,3 +169,44 @@ func TestReleaseWithoutHolds(t *testing.T) {
 		}
 	}
 }
+
+// A row goes when it is exactly as old as its hold is long, and not a look at the
+// log is made before that.
+func TestHoldEndsOnTime(t *testing.T) {
+	t.Parallel()
+	h := newHotRows(t, rand.New(rand.NewPCG(2, 1)))
+	now := h.at[0][0].Add(time.Hour - time.Millisecond)
+	a := &Archiver{o: Options{
+		Buffer: h.Log, Holds: &held{holds: []Hold{{For: time.Hour}}}, Logger: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return now }, Fullness: func() float64 { return 0 },
+	}}
+	w := &work{a: a, s: &branchState{}, view: View{ID: 1}, start: record.Offsets{record.Offset(len(h.at[0])), 0}}
+	w.target.Settings.ArchiveInterval = time.Second
+	released := func(want int, next time.Time) {
+		t.Helper()
+		if err := w.release(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ends, err := h.Ends(1)
+		if err != nil || ends.Start.At(0) != record.Offset(want) || !w.s.note.keptUntil().Equal(next) {
+			t.Fatalf("released up to %v, %v, the next look is at %v; want %d, %v", ends.Start, err, w.s.note.keptUntil(), want, next)
+		}
+	}
+	released(0, now.Add(look)) // not for every row of a busy stream
+	now = now.Add(time.Millisecond)
+	rows, next := 0, time.Time{}
+	for _, at := range h.at[0] {
+		if at.After(h.at[0][0]) {
+			next = at
+			break
+		}
+		rows++
+	}
+	next = next.Add(time.Hour)
+	if soon := now.Add(look); next.Before(soon) {
+		next = soon
+	}
+	released(rows, next)
+	now = h.clock.Add(time.Hour)
+	released(len(h.at[0]), now)
+}
