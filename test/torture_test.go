@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -222,8 +223,10 @@ func (x *torture) audit(ctx context.Context, t *testing.T) {
 	for _, l := range x.ledgers {
 		l.st.wantArchivedAll(t)
 	}
+	x.s.verify(t, false)
 	x.peak = max(x.peak, x.s.peakMemory(t))
 	x.s.stop(t)
+	x.s.verify(t, true)
 	x.s.start(t)
 	x.wantAll(ctx, t, "started again")
 }
@@ -256,6 +259,20 @@ func (s *stream) wantArchivedAll(t *testing.T) {
 	s.get(t, "/v1/datasets/"+s.name+"/branches/main/snapshots?limit=1", &list)
 	if len(list.Snapshots) != 1 || list.Snapshots[0].TotalRows != o.end() {
 		t.Errorf("%s: the newest snapshot is %+v, %d rows were appended", s.name, list.Snapshots, o.end())
+	}
+}
+
+// verify has the product's own oracle look, at the running server or at the
+// files of a stopped one.
+func (s *server) verify(t *testing.T, stopped bool) {
+	t.Helper()
+	args := []string{"verify", "--all", "--producer-column", "producer", "--sequence-column", "sequence"}
+	if stopped {
+		args = append(args, "--data", s.dir+"/data")
+	}
+	cmd := s.command(t, args...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("thermocline %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 }
 
