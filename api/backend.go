@@ -282,6 +282,13 @@ type BranchFigures struct {
 	Hot            hotbuffer.Stats
 	Archive        ArchiveFigures
 	Lag            Lag
+	Subscribers    []SubscriberFigures // Branches only
+}
+
+// SubscriberFigures are of one subscriber.
+type SubscriberFigures struct {
+	Name string
+	Lag  subscriber.Lag
 }
 
 // ArchiveFigures count the archiver's work on one branch.

@@ -219,6 +219,12 @@ func (c *Catalog) ListSubscribers(ctx context.Context, b BranchID, after string,
 		`WHERE branch_id = $1 AND name > $2 ORDER BY name LIMIT $3`, b, after, pageLimit(limit))
 }
 
+// AllSubscribers lists the subscribers of all branches by id, those after the given
+// one (0: from the first), at most limit (see DefaultPage).
+func (c *Catalog) AllSubscribers(ctx context.Context, after SubscriberID, limit int) ([]Subscriber, error) {
+	return c.subscribers(ctx, "list all subscribers", `WHERE id > $1 ORDER BY id LIMIT $2`, after, pageLimit(limit))
+}
+
 // ViewSubscribers lists all subscribers whose position is of a view.
 func (c *Catalog) ViewSubscribers(ctx context.Context, v record.ViewID) ([]Subscriber, error) {
 	return c.subscribers(ctx, fmt.Sprintf("list subscribers of view %v", v), `WHERE view_id = $1 ORDER BY id`, v)

@@ -150,6 +150,13 @@ func TestListSubscribers(t *testing.T) {
 	if err != nil || len(of) != 7 {
 		t.Errorf("%d subscribers of the view, %v", len(of), err)
 	}
+	all, err := f.AllSubscribers(ctx, 0, 5)
+	if err != nil || len(all) != 5 || all[0].Name != "elsewhere" {
+		t.Errorf("the first of all subscribers: %v, %v", all, err)
+	}
+	if all, err = f.AllSubscribers(ctx, all[4].ID, 5); err != nil || len(all) != 3 {
+		t.Errorf("%d more subscribers, %v", len(all), err)
+	}
 
 	// No more than the bound, and a place is free again after a deletion.
 	for i := range MaxSubscribers - 7 {

@@ -450,7 +450,7 @@ func (c *Coordinator) info(ctx context.Context, b Branch, s catalog.Subscriber) 
 	}
 	var err error
 	if i.CurrentView {
-		i.Lag, err = c.lag(ctx, s)
+		i.Lag, err = c.Lag(ctx, s)
 	} else {
 		var v catalog.View
 		v, err = c.o.History.View(ctx, s.View)

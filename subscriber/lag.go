@@ -12,8 +12,9 @@ import (
 	"github.com/thermocline/thermocline/record"
 )
 
-// lag counts what is durable and not committed by s, whose view is current.
-func (c *Coordinator) lag(ctx context.Context, s catalog.Subscriber) (Lag, error) {
+// Lag counts what is durable and not committed by s, whose view must be its
+// branch's current one. It is cheap to ask again and again.
+func (c *Coordinator) Lag(ctx context.Context, s catalog.Subscriber) (Lag, error) {
 	ends, err := c.o.Log.Ends(s.View)
 	if errors.Is(err, record.ErrNotFound) {
 		return Lag{}, nil // the view went since we looked

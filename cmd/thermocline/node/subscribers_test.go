@@ -158,3 +158,36 @@ func TestSubscribersAcrossArchives(t *testing.T) {
 		}
 	}
 }
+
+// TestSubscriberFigures: lags of the current view's subscribers, of all branches.
+func TestSubscriberFigures(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, catalog.Settings{})
+	w.publish(3)
+	for name, start := range map[string]subscriber.Start{"old": {}, "new": {Latest: true}} {
+		if _, err := w.b.Subscribers.Create(t.Context(), streamS, subscriber.Spec{Name: name, Start: start}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.publish(2)
+	lags := func() map[string]subscriber.Lag {
+		all, err := w.b.Figures.Branches(t.Context())
+		if err != nil || len(all) != 1 {
+			t.Fatalf("%d figures, %v", len(all), err)
+		}
+		lags := map[string]subscriber.Lag{}
+		for _, s := range all[0].Subscribers {
+			lags[s.Name] = s.Lag
+		}
+		return lags
+	}
+	if got := lags(); len(got) != 2 || got["old"].Rows != 5 || got["new"].Rows != 2 || got["old"].Age < got["new"].Age || got["new"].Age <= 0 {
+		t.Fatalf("lags %+v", got)
+	}
+	if _, err := w.b.Streams.Reset(t.Context(), "default.s", "main", nil, api.SettingsPatch{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := lags(); len(got) != 0 {
+		t.Fatalf("lags in a view that has passed: %+v", got)
+	}
+}
