@@ -319,7 +319,8 @@ func TestPublishShares(t *testing.T) {
 	p := &blocked{make(chan writer.Request, 8), make(chan struct{})}
 	b.Publisher = p
 	s := serve(t, b, api.Options{MaxPublishes: 4})
-	s.api.Shrink(1<<20, 4<<20)
+	// Four bodies, and what the next one takes for a moment while it grows.
+	s.api.Shrink(1<<20, 4800<<10)
 	body := bytes.Repeat([]byte(" "), 900<<10)
 	var wg sync.WaitGroup
 	publish := func(stream string) {
@@ -337,7 +338,8 @@ func TestPublishShares(t *testing.T) {
 
 	// Bytes as well, of few requests.
 	s = serve(t, b, api.Options{})
-	s.api.Shrink(1<<20, 4<<20)
+	// Four bodies, and what the next one takes for a moment while it grows.
+	s.api.Shrink(1<<20, 4800<<10)
 	p.leave = make(chan struct{})
 	for range 3 {
 		publish("x")
@@ -355,15 +357,15 @@ func TestPublishIsBoundedInBytes(t *testing.T) {
 	p := &blocked{make(chan writer.Request, 8), make(chan struct{})}
 	b.Publisher = p
 	s := serve(t, b, api.Options{})
-	s.api.Shrink(1<<20, 1<<20+1)
+	s.api.Shrink(1<<20, 3<<19) // a body, and what it takes for a moment while it grows
 	body := bytes.Repeat([]byte(" "), 600<<10)
 	var wg sync.WaitGroup
 	wg.Go(func() { s.do("POST", branchPath("x", "rows"), body).want(t, 200, nil) })
 	<-p.entered
-	s.do("POST", branchPath("x", "rows"), body).wantProblem(t, 429, "BUSY", "bodies under way")
-	s.do("POST", branchPath("x", "rows"), io.MultiReader(bytes.NewReader(body))).wantProblem(t, 429, "BUSY", "bodies under way")
-	s.do("POST", branchPath("x", "rows"), gzipped(body), header{"Content-Encoding", "gzip"}).wantProblem(t, 429, "BUSY", "bodies under way")
-	s.do("POST", branchPath("x", "rows"), zstded(body), header{"Content-Encoding", "zstd"}).wantProblem(t, 429, "BUSY", "bodies under way")
+	s.do("POST", branchPath("x", "rows"), body).wantProblem(t, 429, "BUSY", "bodies under way fill")
+	s.do("POST", branchPath("x", "rows"), io.MultiReader(bytes.NewReader(body))).wantProblem(t, 429, "BUSY", "bodies under way fill")
+	s.do("POST", branchPath("x", "rows"), gzipped(body), header{"Content-Encoding", "gzip"}).wantProblem(t, 429, "BUSY", "bodies under way fill")
+	s.do("POST", branchPath("x", "rows"), zstded(body), header{"Content-Encoding", "zstd"}).wantProblem(t, 429, "BUSY", "bodies under way fill")
 	close(p.leave)
 	wg.Wait()
 	s.do("POST", branchPath("x", "rows"), body).want(t, 200, nil) // all of it was given back
