@@ -302,7 +302,12 @@ var labelled = verify.Request{ProducerColumn: "producer", SequenceColumn: "seq"}
 
 func (e *env) want(stream string, want ...string) outcome {
 	e.t.Helper()
-	out := e.verify(stream, labelled)
+	return e.wanted(stream, labelled, want...)
+}
+
+func (e *env) wanted(stream string, q verify.Request, want ...string) outcome {
+	e.t.Helper()
+	out := e.verify(stream, q)
 	slices.Sort(want)
 	if diff := cmp.Diff(want, out.short()); diff != "" {
 		e.t.Errorf("%s (-want +got):\n%s", stream, diff)
@@ -362,7 +367,7 @@ func batchOf(s *schema.Schema, rows []row) arrow.RecordBatch {
 
 // rewrite replaces the data files of a stream by one with the rows that change
 // makes of them, the way a faulty compaction would. marker may change the marker.
-func (e *env) rewrite(stream string, change func([]row) []row, marker func(*dataset.Marker)) {
+func (e *env) rewrite(stream string, name dataset.FileName, change func([]row) []row, marker func(*dataset.Marker)) {
 	e.t.Helper()
 	e.with(stream, func(c *catalog.Catalog, d *dataset.Datasets, b catalog.Branch) {
 		s, err := c.SchemaByID(e.t.Context(), b.SchemaID)
@@ -380,7 +385,7 @@ func (e *env) rewrite(stream string, change func([]row) []row, marker func(*data
 			commit.Marker = m
 		}
 		if rows := change(e.rowsOf(t, s)); len(rows) > 0 {
-			w, err := t.NewFileWriter(e.t.Context(), dataset.FileName{}, s, dataset.Parquet)
+			w, err := t.NewFileWriter(e.t.Context(), name, s, dataset.Parquet)
 			e.must(err)
 			batch := batchOf(s, rows)
 			defer batch.Release()

@@ -122,13 +122,16 @@ type findingKey struct {
 }
 
 func (f Finding) key() findingKey {
+	if f.Code == Missing {
+		return findingKey{code: f.Code, place: f.Place} // once, whoever looked for it
+	}
 	k := findingKey{code: f.Code, place: f.Place, view: f.View, partition: -1}
 	if f.Partition != nil {
 		k.partition = *f.Partition
 	}
 	if f.Offsets != nil {
 		k.offsets = *f.Offsets
-	} else if f.Code != Missing && f.Code != Damaged && f.Code != Metadata {
+	} else if f.Code != Damaged && f.Code != Metadata {
 		k.detail = f.Detail
 	}
 	return k

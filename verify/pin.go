@@ -162,6 +162,10 @@ func (v *Verifier) load(ctx context.Context, p *pinned) (findings []Finding, err
 		}
 		return bad(location, err)
 	}
+	if id := table.Metadata().TableUUID().String(); id != p.branch.TableUUID {
+		return []Finding{{Code: Metadata, Place: location, Detail: fmt.Sprintf("the pointer of table %s stands at the metadata of table %s", p.branch.TableUUID, id),
+			Remedy: "restore the catalog from a copy"}}, nil
+	}
 	p.table = table
 	if p.marker, err = table.Marker(); err != nil {
 		// Without it nothing says which rows there must be.

@@ -76,10 +76,12 @@ type report struct {
 	progress Progress
 	told     time.Time
 
-	// run is a finding on rows that may grow by the next row.
-	run     Finding
-	running bool
+	// runs are findings on rows that may grow by the next row of their partition.
+	runs []Finding
 }
+
+// maxRuns is how many findings may be growing at a time.
+const maxRuns = 64
 
 func newReport(stream, branch string, emit func(Event) error) *report {
 	return &report{
@@ -124,27 +126,34 @@ func (r *report) tell(f Finding) {
 	}
 }
 
-// row tells a finding on one row; rows that follow each other with the same one
-// become one finding.
+// row tells a finding on one row; rows of a partition that follow each other with
+// the same one become one finding.
 func (r *report) row(code Code, place string, v record.ViewNumber, p record.Partition, o record.Offset, detail string) {
-	if r.running && r.run.Code == code && r.run.Place == place && r.run.View == v && *r.run.Partition == p && r.run.Offsets.End == o {
-		r.run.Offsets.End++
-		return
+	for i := range r.runs {
+		f := &r.runs[i]
+		if f.Code != code || *f.Partition != p || f.View != v {
+			continue
+		}
+		if f.Place == place && f.Offsets.End == o {
+			f.Offsets.End++
+			return
+		}
 	}
-	r.flush()
-	r.run = Finding{Code: code, Place: place, Detail: detail}.at(v, p, record.Range{Start: o, End: o + 1})
-	r.running = true
+	if len(r.runs) == maxRuns {
+		r.flush()
+	}
+	r.runs = append(r.runs, Finding{Code: code, Place: place, Detail: detail}.at(v, p, record.Range{Start: o, End: o + 1}))
 }
 
-// flush tells the run of rows.
+// flush tells the findings that were growing.
 func (r *report) flush() {
-	if r.running {
-		r.running = false
-		if n := r.run.Offsets.Len(); n > 1 {
-			r.run.Detail = fmt.Sprintf("%d rows; the first: %s", n, r.run.Detail)
+	for _, f := range r.runs {
+		if n := f.Offsets.Len(); n > 1 {
+			f.Detail = fmt.Sprintf("%d rows; the first: %s", n, f.Detail)
 		}
-		r.tell(r.run)
+		r.tell(f)
 	}
+	r.runs = r.runs[:0]
 }
 
 // advance tells progress now and then. It returns why the check must end, if

@@ -25,6 +25,9 @@ type rowCheck struct {
 
 	prev rowKey
 	any  bool
+	// disordered: a row came out of order, so that the checkpoints beside the rows
+	// say nothing any more.
+	disordered bool
 }
 
 type rowKey struct {
@@ -86,11 +89,15 @@ func (c *rowCheck) row(p record.Partition, o record.Offset, micros int64) (first
 		return false, nil
 	}
 	key := rowKey{micros, p, o}
-	if back || c.any && !c.prev.before(key) {
+	switch {
+	case back || c.any && !c.prev.before(key):
 		c.r.row(Order, c.place, c.view, p, o, fmt.Sprintf("the row of %s stands behind offset %v of partition %v of %s",
 			stamp(micros), c.prev.offset, c.prev.partition, stamp(c.prev.micros)))
-	} else if err := c.epochs.row(c, p, o, micros); err != nil {
-		return false, err
+		c.disordered = true
+	case !c.disordered:
+		if err := c.epochs.row(c, p, o, micros); err != nil {
+			return false, err
+		}
 	}
 	c.prev, c.any = key, true
 	return true, nil
@@ -165,7 +172,7 @@ func (c *rowCheck) finish() {
 		slices.SortFunc(part.excused, func(a, b record.Range) int { return int(a.Start - b.Start) })
 		for _, g := range part.gaps {
 			for _, left := range without(g.Range, part.excused) {
-				c.r.add(Finding{Code: Gap, Place: g.place, Detail: fmt.Sprintf("%d rows are in neither half", left.Len())}.at(c.view, record.Partition(i), left))
+				c.r.add(Finding{Code: Gap, Place: g.place, Detail: fmt.Sprintf("%d rows that must be here are missing", left.Len())}.at(c.view, record.Partition(i), left))
 			}
 		}
 		part.gaps, part.excused = nil, nil

@@ -72,7 +72,9 @@ func (v *Verifier) storage(ctx context.Context, p *pinned, q Request, r *report)
 				if err := w.table(ctx, t, true); err != nil {
 					return err
 				}
-			case !errors.Is(err, record.ErrCorrupt) && !errors.Is(err, record.ErrNotFound) && !errors.Is(err, record.ErrInvalid):
+			case errors.Is(err, record.ErrCorrupt), errors.Is(err, record.ErrInvalid):
+				w.blind = true // told where that branch is checked
+			case !errors.Is(err, record.ErrNotFound):
 				return err
 			}
 		}
@@ -89,6 +91,9 @@ type reach struct {
 	r       *report
 	p       *pinned
 	objects map[objectID]*object
+	// blind: some metadata could not be read, and with it what it leads to. Then
+	// nothing may be called forgotten: somebody could delete it.
+	blind bool
 }
 
 // table marks what one table leads to. Of the pinned one (not of others), what
@@ -97,6 +102,9 @@ func (w *reach) table(ctx context.Context, t *dataset.Table, other bool) error {
 	for f := range t.Reach(ctx) {
 		if err := w.r.advance(); err != nil {
 			return err
+		}
+		if f.Err != nil && !f.Former {
+			w.blind = true
 		}
 		key, err := objstore.Key(w.v.o.Store, f.Location)
 		if err != nil {
@@ -162,6 +170,9 @@ func (v *Verifier) leads(ctx context.Context, p *pinned, location string) (bool,
 
 // orphans tells the files that nothing leads to.
 func (w *reach) orphans(ctx context.Context, prefix string, grace time.Duration) error {
+	if w.blind {
+		return nil
+	}
 	now := w.v.o.Now()
 	for o, err := range w.v.o.Store.List(ctx, prefix) {
 		if err != nil {

@@ -1,0 +1,115 @@
+package verify_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/thermocline/thermocline/api"
+	"github.com/thermocline/thermocline/cmd/thermocline/node"
+	"github.com/thermocline/thermocline/schema"
+	"github.com/thermocline/thermocline/verify"
+)
+
+// TestNoFalseFindingsUnderLoad checks a stream over and over while it is published
+// to, archived, released, evolved and reset: none of it may look like
+// damage.
+func TestNoFalseFindingsUnderLoad(t *testing.T) {
+	t.Parallel()
+	n, err := node.Open(t.Context(), node.Options{Dir: t.TempDir(), SegmentBytes: 256 << 10, LogBytes: 256 << 20, CheckpointEvery: 20 * time.Millisecond, Logger: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = n.Run(ctx, time.Second) })
+	defer func() {
+		stop()
+		running.Wait()
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	f, err := newFeed(n, "load", 0, "PARQUET")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := n.Backend()
+	// Every action of the feed's producer waits for the one before, so that a
+	// reset is seen by the next publish; the checks do not wait.
+	var feeding sync.Mutex
+	work := func(pause time.Duration, do func() error) {
+		running.Go(func() {
+			for ctx.Err() == nil {
+				if err := do(); err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
+					t.Error(err)
+					return
+				}
+				select {
+				case <-ctx.Done():
+				case <-time.After(pause):
+				}
+			}
+		})
+	}
+	resets := 0
+	work(time.Millisecond, func() error {
+		feeding.Lock()
+		defer feeding.Unlock()
+		return f.publish(1, 20)
+	})
+	work(15*time.Millisecond, f.archive)
+	work(400*time.Millisecond, func() error {
+		feeding.Lock()
+		defer feeding.Unlock()
+		resets++
+		hot := []time.Duration{0, 50 * time.Millisecond}[resets%2]
+		if _, err := b.Streams.UpdateSettings(ctx, f.stream, "main", api.SettingsPatch{HotRetention: &hot}); err != nil {
+			return err
+		}
+		if _, err := b.Streams.Reset(ctx, f.stream, "main", nil, api.SettingsPatch{}); err != nil {
+			return err
+		}
+		f.next = 0
+		return nil
+	})
+	work(130*time.Millisecond, func() error {
+		s, err := schema.Parse([]byte(testSchema))
+		if err != nil {
+			return err
+		}
+		current, err := b.Schemas.Schema(ctx, f.stream, "main")
+		if err != nil {
+			return err
+		}
+		s = current.Schema.Clone()
+		name := "more" + time.Now().Format("150405000000")
+		if len(s.Fields) > 4 {
+			s.Fields = s.Fields[:4]
+		} else {
+			s.Fields = append(s.Fields, schema.Field{Name: name, Type: schema.Type{Kind: schema.Long}, Nullable: true})
+		}
+		_, err = b.Schemas.Evolve(ctx, f.stream, "main", s)
+		return err
+	})
+	var checks, restarts, cold, hot, compared int64
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); checks++ {
+		out, err := check(t.Context(), b.Verifier.(*verify.Verifier), f.stream, labelled)
+		if err != nil {
+			t.Fatalf("check %d: %v", checks, err)
+		}
+		for _, x := range out.findings {
+			if x.Severity != verify.Notice {
+				t.Errorf("check %d: %s", checks, x.Error())
+			}
+		}
+		if t.Failed() {
+			break
+		}
+		s := out.summary
+		restarts, cold, hot, compared = restarts+s.Restarts, cold+s.ColdRows, hot+s.HotRows, compared+s.Compared
+	}
+	t.Logf("%d checks, begun again %d times, %d rows cold, %d hot, %d compared, over %d resets", checks, restarts, cold, hot, compared, resets)
+}
