@@ -20,7 +20,7 @@ LINT  := $(CACHE)/golangci-lint-$(GOLANGCI_LINT)/golangci-lint
 PARTS = $$($(GO) list ./... | grep -v '/test$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-short sweep fuzz flights bench lint generate clean
+.PHONY: help build demo test test-short sweep torture fuzz flights bench lint generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,19 @@ sweep: ## faults at every place: errors, crashes, full disks, lost answers, dama
 		grep -v '^=== ' $(CACHE)/sweep.log; exit 1; }
 	@grep -E '^(ok|--- )|sweep: ' $(CACHE)/sweep.log
 
+# One run of everything that takes long. TORTURE_SEED repeats the faults of an
+# earlier run, CYCLES and KILLS say how many there are.
+CYCLES       ?= 200
+KILLS        ?= 50
+TORTURE_SEED ?=
+
+torture: build $(VENV)/.ready ## kill, pause and cut off a server CYCLES (200) times under load, then hold every row against what was promised
+	@THERMOCLINE_TORTURE_CYCLES=$(CYCLES) THERMOCLINE_TORTURE_SEED=$(TORTURE_SEED) \
+		$(GO) test -count=1 -timeout 60m -v -run '^TestTorture$$' ./test
+	@THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' THERMOCLINE_PYTHON='$(VENV)/bin/python' THERMOCLINE_EXAMPLE_KILLS=$(KILLS) \
+		$(GO) test -count=1 -timeout 30m -v -run '^TestExactlyOnceExamples$$' ./test
+	@$(MAKE) --no-print-directory sweep
+
 # How long each fuzzer looks for new inputs. Their seeds, and what they found before, run with every test.
 FUZZTIME ?= 20s
 
@@ -72,6 +85,7 @@ flights: build ## kill and restart a server while FLIGHTS=file.ndjson.gz is inge
 bench: build ## print rows/s, MB/s and latencies (no thresholds); see bench/README.md
 	$(GO) test -run '^$$' -bench . -benchtime 300ms -p 1 $(PARTS)
 	$(GO) run ./bench
+	$(GO) run ./bench -load
 
 lint: $(LINT) ## run golangci-lint and the rules of internal/lint
 	$(GO) test ./internal/lint
