@@ -34,7 +34,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // temporary directory. Tests move rows from one half to the other step by
 // step, also in ways that an archiver never would.
 type env struct {
-	t        *testing.T
+	t        testing.TB
 	log      *disk.Log
 	datasets *dataset.Datasets
 	store    *checkpoints
@@ -55,7 +55,7 @@ const (
 const envSchema = `{"fields":[{"name":"k","type":"STRING","nullable":false},{"name":"n","type":"LONG","nullable":false},
 	{"name":"s","type":"STRUCT","fields":[{"name":"a","type":"LONG"},{"name":"b","type":"STRING"},{"name":"c","type":"ARRAY","element":{"type":"STRUCT","fields":[{"name":"x","type":"LONG"},{"name":"y","type":"STRING"}]}}]}]}`
 
-func newEnv(t *testing.T, partitions int) *env {
+func newEnv(t testing.TB, partitions int) *env {
 	t.Helper()
 	s, err := schema.Parse([]byte(envSchema))
 	if err != nil {
