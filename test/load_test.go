@@ -95,6 +95,103 @@ func TestThousands(t *testing.T) {
 	s.stop(t)
 }
 
+// TestThousandSubscribers has a thousand subscribers read one stream at the same
+// time. Each gets every row, and each commits where it has come to.
+func TestThousandSubscribers(t *testing.T) {
+	t.Parallel()
+	const subscribers, publishers, requests = 1000, 100, 5
+	wantFiles(t, subscribers+publishers+200)
+	s := startServer(t, release)
+	st := s.create(t, "rows", numberedSchema, `{"partitions":4,"archiveInterval":"1s"}`)
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: subscribers}}
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	begun := time.Now()
+	var open, all sync.WaitGroup
+	open.Add(subscribers)
+	for i := range subscribers {
+		all.Go(func() {
+			if err := readSubscriber(ctx, client, st, fmt.Sprintf("s%d", i), publishers*requests, &open); err != nil {
+				t.Errorf("subscriber %d: %v", i, err)
+				cancel()
+			}
+		})
+	}
+	open.Wait()
+	opened := time.Since(begun)
+	begun = time.Now()
+	for i := range int64(publishers) {
+		all.Go(func() {
+			for r := range int64(requests) {
+				if _, err := publishOnce(ctx, client, st, numbered(i*requests+r, 1), fmt.Sprintf("%d/%d", i, r)); err != nil {
+					t.Errorf("publisher %d: %v", i, err)
+					cancel()
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	peak := s.peakMemory(t)
+	t.Logf("%d subscribers made and joined in %s, %d rows delivered to each and committed in %s; peak memory of the server %d MiB",
+		subscribers, opened.Round(time.Millisecond), publishers*requests, time.Since(begun).Round(time.Millisecond), peak>>20)
+	if peak > maxMemory {
+		t.Errorf("the server held %d MiB, %d are the most", peak>>20, maxMemory>>20)
+	}
+	s.stop(t)
+}
+
+// readSubscriber makes a subscriber, reads n rows, and commits behind them.
+func readSubscriber(ctx context.Context, client *http.Client, st *stream, name string, n int, open *sync.WaitGroup) error {
+	told := sync.OnceFunc(open.Done)
+	defer told()
+	base := &remote{http: client, url: "http://" + st.address + st.path}
+	asJSON := http.Header{"Content-Type": {"application/json"}}
+	post := func(path, body string) error {
+		_, err := base.send(ctx, http.MethodPost, path, asJSON, []byte(body))
+		return err
+	}
+	if err := post("/subscribers", fmt.Sprintf(`{"id":%q,"consistency":"AT_LEAST_ONCE"}`, name)); err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.url+"/subscribers/"+name+"/rows", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewReaderSize(resp.Body, 4096)
+	var mark heldMark
+	session := int64(0)
+	for rows := 0; rows < n || mark.Kind != "cursor"; {
+		line, err := lines.ReadSlice('\n')
+		switch {
+		case err != nil:
+			return fmt.Errorf("%d of %d rows: %w", rows, n, err)
+		case len(line) == 1: // a heartbeat
+		case !bytes.HasPrefix(line, []byte(`{"_thermocline"`)):
+			rows++
+			mark.Kind = ""
+		default:
+			mark = heldMark{}
+			if err := json.Unmarshal(line, &mark); err != nil {
+				return err
+			}
+			if mark.Problem != nil {
+				return mark.Problem
+			}
+			if mark.Kind == "assignment" {
+				session = mark.Session
+				told()
+			}
+		}
+	}
+	return post("/subscribers/"+name+"/commit", fmt.Sprintf(`{"session":%d,"cursor":%q}`, session, mark.Cursor))
+}
+
 // countTail follows the stream until it has seen n rows. It tells open when it is
 // on.
 func countTail(ctx context.Context, client *http.Client, st *stream, consistency string, n int64, open *sync.WaitGroup) (rows int64, err error) {
