@@ -48,13 +48,13 @@ func main() {
 		log.Fatal(err)
 	}
 	c := &consumer{db: db, group: *group, base: *server + "/v1/streams/" + url.PathEscape(*stream) + "/branches/main/subscribers"}
-	for ctx.Err() == nil {
+	for {
 		err := c.follow(ctx)
-		log.Printf("joining again: %v", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(200 * time.Millisecond):
+		if ctx.Err() != nil {
+			return
 		}
+		log.Printf("joining again: %v", err)
+		time.Sleep(200 * time.Millisecond)
 	}
 }
 
