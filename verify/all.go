@@ -103,7 +103,8 @@ func (v *Verifier) strays(ctx context.Context, q Request, r *report) error {
 		if err != nil {
 			return err
 		}
-		name, _, _ := strings.Cut(o.Key, "/")
+		// The list of a table's forgotten files is kept in gc/<table>.
+		name, _, _ := strings.Cut(strings.TrimPrefix(o.Key, "gc/"), "/")
 		f := folders[name]
 		if f == nil {
 			if len(folders) == maxObjects {

@@ -53,15 +53,12 @@ func (c *viewCheck) file(ctx context.Context, i int) error {
 	f.bounds = newRowBounds(f.info)
 	c.rows.place = f.info.Path
 	c.r.sum.ColdBytes += f.info.Bytes
-	var failed error
-	for rows, err := range c.pin.files.Rows(ctx, i, dataset.ScanOptions{Schema: c.schema}) {
-		if err == nil {
-			err = c.coldBatch(ctx, &f, rows)
-		} else if ctx.Err() == nil && (errors.Is(err, record.ErrCorrupt) || errors.Is(err, record.ErrInvalid)) {
-			failed = err
-			break
-		}
-		if err != nil {
+	failed, err := damage(ctx, c.checkSums(ctx, &f))
+	if err != nil {
+		return err
+	}
+	if failed == nil {
+		if failed, err = c.fileRows(ctx, i, &f); err != nil {
 			return err
 		}
 	}
@@ -73,6 +70,36 @@ func (c *viewCheck) file(ctx context.Context, i int) error {
 		c.r.add(c.finding(RowCount, f.info.Path, "it holds %d rows, its manifest says %d", f.rows, f.info.Rows))
 	}
 	return nil
+}
+
+// checkSums reads the whole file: a scan leaves out the columns that were dropped,
+// and what stands between columns.
+func (c *viewCheck) checkSums(ctx context.Context, f *coldFile) error {
+	if !f.info.HasChecksums() {
+		return nil // only the scan tells
+	}
+	return c.pin.table.CheckFile(ctx, f.info)
+}
+
+// fileRows reads the rows; failed is why the file has no more that can be read.
+func (c *viewCheck) fileRows(ctx context.Context, i int, f *coldFile) (failed, err error) {
+	for rows, err := range c.pin.files.Rows(ctx, i, dataset.ScanOptions{Schema: c.schema}) {
+		if err != nil {
+			return damage(ctx, err)
+		}
+		if err := c.coldBatch(ctx, f, rows); err != nil {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// damage tells what is wrong with a file from what is wrong with reading it.
+func damage(ctx context.Context, err error) (failed, other error) {
+	if ctx.Err() == nil && (errors.Is(err, record.ErrCorrupt) || errors.Is(err, record.ErrInvalid)) {
+		return err, nil
+	}
+	return nil, err
 }
 
 // lostFile tells why a file could not be read, unless it has rightly gone: its

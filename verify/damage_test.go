@@ -11,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	gocmp "github.com/google/go-cmp/cmp"
+
 	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/cmd/thermocline/node"
 	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/hotbuffer"
 	"github.com/thermocline/thermocline/hotbuffer/disk"
@@ -386,4 +389,117 @@ var catalogPlants = []plant{
 	{name: "subscriber at no checkpoint", stream: "kept", damage: subscribed("checkpoint = 3"), want: []string{"OUT_OF_RANGE v1"}},
 	{name: "subscriber behind its checkpoint", stream: "kept", damage: subscribed("next = '[47,16]'"), want: []string{"OUT_OF_RANGE v1"}},
 	{name: "subscriber garbled", stream: "kept", damage: subscribed("next = 'x'"), want: []string{"OUT_OF_RANGE"}},
+}
+
+// TestCommonDamage: what no branch has.
+func TestCommonDamage(t *testing.T) {
+	all := func(e *env) (found []string, branches int) {
+		s, err := node.OpenStopped(e.t.Context(), e.dir, quiet)
+		e.must(err)
+		defer func() { e.must(s.Close()) }()
+		e.must(s.All(e.t.Context(), labelled, func(x verify.Event) error {
+			switch {
+			case x.Finding != nil:
+				found = append(found, string(x.Finding.Code)+" "+string(x.Finding.Severity)+" "+x.Stream)
+			case x.Summary != nil:
+				branches++
+			}
+			return nil
+		}))
+		return found, branches
+	}
+	folder := func(e *env, name string, age time.Duration) {
+		dir := filepath.Join(e.dir, "warehouse", name, "data")
+		e.must(os.MkdirAll(dir, 0o750))
+		path := filepath.Join(dir, "x.parquet")
+		e.must(os.WriteFile(path, []byte("x"), 0o600))
+		old := time.Now().Add(-age)
+		e.must(os.Chtimes(path, old, old))
+	}
+	for _, p := range []struct {
+		name   string
+		damage func(e *env)
+		want   []string
+	}{
+		{"sound", func(*env) {}, nil},
+		{"folder", func(e *env) { folder(e, "0c7a0000-0000-4000-8000-000000000000", 2*time.Hour) }, []string{"ORPHAN FAILURE "}},
+		{"young folder", func(e *env) { folder(e, "0c7a0000-0000-4000-8000-000000000000", 0) }, []string{"ORPHAN NOTICE "}},
+		{"deleted stream", func(e *env) {
+			e.with("kept", func(c *catalog.Catalog, _ *dataset.Datasets, b catalog.Branch) {
+				_, err := c.DeleteStream(e.t.Context(), b.Stream, time.Now().Add(time.Hour))
+				e.must(err)
+			})
+		}, []string{"VIEW_STATE NOTICE "}},
+		{"view of another catalog", func(e *env) {
+			e.log(func(l *disk.Log) {
+				e.must(l.Open(e.t.Context(), 77, hotbuffer.Settings{Type: hotbuffer.LowLatency, Partitions: 1}))
+				var rows record.Rows
+				rows.Append(nil, []byte("x"))
+				_, err := l.Append(e.t.Context(), 77, hotbuffer.Append{Parts: []hotbuffer.Part{{Rows: &rows}}})
+				e.must(err)
+			})
+		}, []string{"VIEW_STATE FAILURE "}},
+		{"row of a stream", flipRow("fresh", 0, 0), []string{"DAMAGED FAILURE default.fresh", "LOST FAILURE default.fresh"}},
+	} {
+		t.Run(p.name, func(t *testing.T) {
+			e := newEnv(t)
+			p.damage(e)
+			found, branches := all(e)
+			slices.Sort(found)
+			if diff := gocmp.Diff(p.want, slices.Compact(found)); diff != "" {
+				t.Error(diff)
+			}
+			want := len(streams) + 1
+			if p.name == "deleted stream" {
+				want--
+			}
+			if branches != want {
+				t.Errorf("%d summaries, want %d", branches, want)
+			}
+		})
+	}
+}
+
+// What expiry leaves behind, and what a collection has on its list, is no failure.
+func TestOrphansThatAreExpected(t *testing.T) {
+	e := newEnv(t)
+	q := verify.Request{Grace: time.Nanosecond}
+	e.wanted("moved", q)
+	table := func(do func(d *dataset.Datasets, id string)) {
+		e.with("moved", func(_ *catalog.Catalog, d *dataset.Datasets, b catalog.Branch) { do(d, b.TableUUID) })
+	}
+	table(func(d *dataset.Datasets, id string) {
+		out, err := d.Expire(t.Context(), id, dataset.ExpireOptions{MaxAge: time.Nanosecond})
+		e.must(err)
+		if len(out.Expired) == 0 {
+			t.Fatal("nothing expired")
+		}
+	})
+	// An older metadata file still leads to what expired.
+	e.wanted("moved", q)
+	for _, f := range e.files("moved", "metadata") {
+		if strings.HasSuffix(f, ".json") && f != head(e, "moved") {
+			e.must(os.Remove(f))
+		}
+	}
+	past := time.Now().Add(-time.Hour) // the copy made them anew
+	for _, f := range e.files("moved", "metadata") {
+		e.must(os.Chtimes(f, past, past))
+	}
+	left := e.wanted("moved", q, "ORPHAN notice", "ORPHAN notice")
+	for _, f := range left.findings {
+		if !strings.Contains(f.Place, "/snap-") {
+			t.Error(f)
+		}
+	}
+	// A file of today is no leftover of old versions, unless it is listed.
+	stray(e, "moved", -time.Second)
+	time.Sleep(1100 * time.Millisecond)
+	e.wanted("moved", q, "ORPHAN", "ORPHAN notice", "ORPHAN notice")
+	table(func(d *dataset.Datasets, id string) {
+		_, err := d.Collect(t.Context(), id, dataset.CollectOptions{})
+		e.must(err)
+	})
+	time.Sleep(5 * time.Millisecond)
+	e.wanted("moved", q, "ORPHAN notice", "ORPHAN notice", "ORPHAN notice")
 }

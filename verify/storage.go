@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/apache/iceberg-go/table"
+
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/dataset/objstore"
@@ -168,12 +170,16 @@ func (v *Verifier) leads(ctx context.Context, p *pinned, location string) (bool,
 	return false, ctx.Err()
 }
 
-// orphans tells the files that nothing leads to.
+// orphans tells the files that nothing leads to. Three kinds are as they should be:
+// young ones, which may belong to a commit under way; those older than the
+// history that is kept, which expiry leaves behind; and those that the collection of
+// files has on its list.
 func (w *reach) orphans(ctx context.Context, prefix string, grace time.Duration) error {
 	if w.blind {
 		return nil
 	}
-	now := w.v.o.Now()
+	now, kept := w.v.o.Now(), keptSince(w.p.table)
+	var listed map[string]bool
 	for o, err := range w.v.o.Store.List(ctx, prefix) {
 		if err != nil {
 			return err
@@ -182,18 +188,69 @@ func (w *reach) orphans(ctx context.Context, prefix string, grace time.Duration)
 		if known == nil || known.reached {
 			continue // came since, or is in use
 		}
-		if there, err := w.v.exists(ctx, objstore.URI(w.v.o.Store, o.Key)); err != nil {
+		location := objstore.URI(w.v.o.Store, o.Key)
+		if there, err := w.v.exists(ctx, location); err != nil {
 			return err
 		} else if !there {
 			continue
 		}
 		age := now.Sub(o.Modified)
-		f := Finding{Code: Orphan, Place: objstore.URI(w.v.o.Store, o.Key), Detail: fmt.Sprintf("%d bytes, %v old; no snapshot leads to it", o.Size, age.Round(time.Second))}
-		if age < grace {
-			f.Severity = Notice
-			f.Remedy = "leave it: it may belong to a commit under way"
+		f := Finding{Code: Orphan, Place: location, Detail: fmt.Sprintf("%d bytes, %v old; no snapshot leads to it", o.Size, age.Round(time.Second))}
+		switch {
+		case age < grace:
+			f.Severity, f.Remedy = Notice, "leave it: it may belong to a commit under way"
+		case o.Modified.Before(kept):
+			f.Severity, f.Remedy = Notice, "nothing: expiry of old snapshots leaves such files, and a collection deletes them"
+		default:
+			if listed == nil {
+				if listed, err = w.collected(ctx); err != nil {
+					return err
+				}
+			}
+			if listed[o.Key] {
+				f.Severity, f.Remedy = Notice, "nothing: the collection of files has it on its list"
+			}
 		}
 		w.r.add(f)
 	}
 	return nil
+}
+
+// keptSince is the time from which on all snapshots are kept: what older ones left
+// behind may have no owner. The zero time: none was ever dropped. Snapshots that a
+// tag holds may be older.
+func keptSince(t *dataset.Table) time.Time {
+	tagged := map[int64]bool{}
+	for name, ref := range t.Metadata().Refs() {
+		if name != table.MainBranch {
+			tagged[ref.SnapshotID] = true
+		}
+	}
+	head, _ := t.Head()
+	for _, s := range t.Snapshots() { // oldest first
+		if s.Parent == 0 {
+			return time.Time{}
+		}
+		if !tagged[s.ID] || s.ID == head.ID {
+			return s.Time
+		}
+	}
+	return head.Time
+}
+
+// collected returns the files that an earlier collection has found.
+func (w *reach) collected(ctx context.Context) (map[string]bool, error) {
+	begun := w.v.o.Now()
+	c, err := w.v.tables().Collect(ctx, w.p.branch.TableUUID, dataset.CollectOptions{DryRun: true})
+	if errors.Is(err, record.ErrInvalid) || errors.Is(err, record.ErrCorrupt) || errors.Is(err, record.ErrNotFound) {
+		return map[string]bool{}, nil // it has no list, or cannot go on with it
+	}
+	if err != nil {
+		return nil, err
+	}
+	known := map[string]bool{}
+	for _, o := range c.Orphans {
+		known[o.Key] = o.Since.Before(begun.Truncate(time.Millisecond))
+	}
+	return known, nil
 }
