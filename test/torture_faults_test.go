@@ -21,7 +21,7 @@ type fault struct {
 // faults are drawn by weight; a quarter of the cycles has none. Each of those
 // that every run must have is drawn once before the lot decides.
 var faults = []fault{
-	{"none", 25, func(x *torture, t *testing.T) { x.wait(1500) }},
+	{"none", 32, func(x *torture, t *testing.T) { x.wait(1500) }},
 	{"kill", 20, func(x *torture, t *testing.T) {
 		x.kill(t)
 		x.wait(400)

@@ -118,7 +118,7 @@ func TestTorture(t *testing.T) {
 	x.peak = max(x.peak, x.s.peakMemory(t))
 	x.s.stop(t)
 	x.report(t, time.Since(begun))
-	if x.peak > maxMemory {
+	if x.peak > maxMemory && !raced {
 		t.Errorf("the server held %d MiB, %d are the most", x.peak>>20, maxMemory>>20)
 	}
 }
