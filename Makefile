@@ -73,7 +73,7 @@ fuzz: ## let each fuzzer look for FUZZTIME (20s) for inputs that break a decoder
 	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r path dir; do \
 		for f in $$(grep -hos '^func Fuzz[A-Za-z0-9_]*' "$$dir"/*_test.go | cut -c6-); do \
 			echo "$$path $$f"; \
-			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) "$$path" || exit 1; \
+			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "$$path" || exit 1; \
 		done; \
 	done
 
