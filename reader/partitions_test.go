@@ -161,14 +161,14 @@ func split(rnd *rand.Rand, partitions int) [][]record.Partition {
 // epoch, and nothing of others moves.
 func TestReadsOfPartitionsMakeTheWhole(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(12) {
+	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			rnd := rand.New(rand.NewPCG(seed, 1))
 			partitions := 1 + rnd.IntN(3)
 			e := newEnv(t, partitions)
 			var cuts []catalog.Checkpoint
-			for range 60 {
+			for range 50 {
 				e.history(rnd, &partitions, &cuts)
 				if rnd.IntN(4) > 0 || len(cuts) == 0 {
 					continue

@@ -50,7 +50,7 @@ func (e *env) appended() map[record.Partition][]int64 {
 // with almost none.
 func TestSeek(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(10) {
+	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			rnd := rand.New(rand.NewPCG(seed, 2))
@@ -168,8 +168,8 @@ func TestSeekReadsOneArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.r = reader.New(e.log, e.datasets, e.schemas, e.checks)
-	for i := range 12 {
-		for range 4 {
+	for i := range 7 {
+		for range 3 {
 			e.publish(0, 5)
 			if i%3 == 0 { // a partition that is idle for a while
 				e.publish(1, 5)
@@ -186,6 +186,9 @@ func TestSeekReadsOneArchive(t *testing.T) {
 			}
 		}
 		for i, ms := range times[0] {
+			if i%5 > 1 {
+				continue // of one append
+			}
 			counted.n.Store(0)
 			c, err := e.r.Seek(t.Context(), e.target, time.UnixMilli(ms))
 			if err != nil {
