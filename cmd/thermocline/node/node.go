@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -57,6 +56,7 @@ type Options struct {
 
 // seams let this package's tests put faults and clocks between the parts.
 type seams struct {
+	catalog  func(*catalog.Options)
 	log      func(*disk.Options)
 	buffer   func(hotbuffer.Buffer) hotbuffer.Buffer
 	pointers func(dataset.Pointers) dataset.Pointers
@@ -111,7 +111,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open data directory: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := makeDir(vfs.Default, dir); err != nil {
 		return nil, fmt.Errorf("open data directory: %w", err)
 	}
 	n := &Node{logger: o.Logger}
@@ -123,7 +123,11 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.lock, err = lock(filepath.Join(dir, lockFile)); err != nil {
 		return nil, err
 	}
-	if n.catalog, err = catalog.Open(ctx, catalog.Options{Path: filepath.Join(dir, catalogFile)}); err != nil {
+	names := catalog.Options{Path: filepath.Join(dir, catalogFile)}
+	if o.seams.catalog != nil {
+		o.seams.catalog(&names)
+	}
+	if n.catalog, err = catalog.Open(ctx, names); err != nil {
 		return nil, err
 	}
 	hot := disk.Options{MaxBytes: o.LogBytes, SegmentBytes: o.SegmentBytes, Logger: o.Logger, OnFatal: o.OnFatal}
