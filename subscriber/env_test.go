@@ -479,7 +479,11 @@ func (c *client) assigned(n int) []record.Partition {
 // ends waits for the session's error.
 func (c *client) ends(want error) {
 	c.e.t.Helper()
-	<-c.stopped
+	select {
+	case <-c.stopped:
+	case <-time.After(20 * time.Second):
+		c.e.t.Fatalf("the session goes on, want %v", want)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !errors.Is(c.err, want) {

@@ -243,9 +243,54 @@ func TestAnOpenEpochIsVoid(t *testing.T) {
 	if a.end != nil {
 		t.Fatalf("expelled for an open epoch: %v", a.end)
 	}
+	// An epoch whose rows the predicate dropped needs no commit.
+	send(reader.Batch{EpochEnd: true, Next: reader.Cursor{View: 1, Next: record.Offsets{2, 0}, Checkpoint: 7}})
+	if g.owes(a) || a.delivered[0] != 2 {
+		t.Fatalf("delivered %v, owes %v", a.delivered, a.dirty)
+	}
 	send(reader.Batch{Rows: empty, Next: reader.Cursor{View: 1, Next: record.Offsets{3, 0}}})
 	send(reader.Batch{EpochEnd: true, Next: reader.Cursor{View: 1, Next: record.Offsets{4, 0}, Checkpoint: 7}})
 	if !g.owes(a) || a.delivered[0] != 4 {
 		t.Fatalf("delivered %v, owes %v", a.delivered, a.dirty)
+	}
+}
+
+// TestNumbersThatComeAgain: when a session has forgotten that it sent a number
+// before, it does not take the second sending for the first.
+func TestNumbersThatComeAgain(t *testing.T) {
+	t.Parallel()
+	g := testGroup(catalog.ExactlyOnce, 2)
+	a, b := g.testJoin(t, 1, "a", start), g.testJoin(t, 2, "b", start)
+	r := g.testBegin(t, a, 0)
+	epoch := func(n int64, next ...record.Offset) {
+		t.Helper()
+		e := reader.Batch{Rows: empty, Epoch: n, EpochEnd: true, Next: reader.Cursor{View: 1, Next: next, Checkpoint: n}}
+		if ok, err := g.deliver(a, &r, &e, start); !ok {
+			t.Fatal(err)
+		}
+	}
+	const last = 20
+	for n := range record.Offset(last) {
+		epoch(int64(n)+1, n+1, 0)
+	}
+	g.leave(b, start)
+	r = g.testBegin(t, a, 0, 1)
+	for n := range record.Offset(last) {
+		epoch(int64(n)+1, last, n+1)
+	}
+	commit := func(n int64, cut record.Offsets) (record.Offsets, error) {
+		w, _, err := g.submit(Commit{Session: 1, Epoch: n}, cut)
+		if w == nil {
+			return nil, err
+		}
+		return w.item.Next, err
+	}
+	for n := int64(1); n <= last-maxMarks+last; n++ { // forgotten
+		if next, err := commit(n, record.Offsets{record.Offset(n), record.Offset(n)}); !errors.Is(err, record.ErrInvalid) {
+			t.Fatalf("epoch %d commits %v: %v", n, next, err)
+		}
+	}
+	if next, err := commit(last-1, nil); err != nil || !next.Equal(record.Offsets{last - 1, 0}) {
+		t.Fatalf("epoch %d commits %v: %v", last-1, next, err)
 	}
 }
