@@ -938,7 +938,7 @@ type Subscriber struct {
 	LagSeconds float64            `json:"lagSeconds"`
 	Members    []SubscriberMember `json:"members"`
 
-	// Offsets The same position as the first uncommitted offset, by partition
+	// Offsets The same position as the first uncommitted offset, by partition; a partition that is absent stands at 0
 	//
 	// Example: {"0":1000,"1":707}
 	Offsets map[string]int64 `json:"offsets"`
