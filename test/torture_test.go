@@ -26,9 +26,8 @@ type torture struct {
 	consumers []consumer
 	batch     *batchReader
 
-	faults   tally
-	restarts int
-	peak     int64
+	faults tally
+	peak   int64
 }
 
 // consumer follows a stream and keeps what it reads.
@@ -139,10 +138,10 @@ func newTorture(t *testing.T, seed uint64) *torture {
 		settings   string
 		ordered    bool
 	}{
-		{"low", 1, `"type":"LOW_LATENCY"`, true},
+		{"low", 5, `"type":"LOW_LATENCY"`, false},
 		{"keyed", 4, `"type":"LOW_LATENCY","keyFields":["producer"]`, true},
 		{"high", 7, `"type":"HIGH_THROUGHPUT","compressed":true`, false},
-		{"avro", 2, `"datasetFormat":"AVRO","hotRetention":"3s","keyFields":["producer"]`, true},
+		{"avro", 1, `"datasetFormat":"AVRO","hotRetention":"3s"`, true},
 	} {
 		st := x.s.create(t, d.name, tortureSchema, fmt.Sprintf(`{"archiveInterval":"1s","partitions":%d,%s}`, d.partitions, d.settings))
 		l := newLedger(st, d.partitions, d.ordered)
