@@ -2,7 +2,6 @@ package verify
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -44,13 +43,14 @@ type coldFile struct {
 	info   dataset.FileInfo
 	rows   int64 // read
 	bounds rowBounds
+	users  columnBounds
 }
 
 // file reads a data file to its end. One that is damaged is told once; the rows
 // that it was to hold are then excused.
 func (c *viewCheck) file(ctx context.Context, i int) error {
 	f := coldFile{info: c.pin.files.File(i)}
-	f.bounds = newRowBounds(f.info)
+	f.bounds, f.users = newRowBounds(f.info), newColumnBounds(f.info, c.schema)
 	c.rows.place = f.info.Path
 	c.r.sum.ColdBytes += f.info.Bytes
 	failed, err := damage(ctx, c.checkSums(ctx, &f))
@@ -236,6 +236,9 @@ func (c *viewCheck) coldBatch(ctx context.Context, f *coldFile, rows arrow.Recor
 			return err
 		}
 	}
+	f.users.check(rows, func(i int, why string) {
+		c.r.row(Bounds, place, record.ViewNumber(s.views[i]), record.Partition(s.partitions[i]), record.Offset(s.offsets[i]), why)
+	})
 	f.rows += rows.NumRows()
 	c.r.progress.ColdRows += rows.NumRows()
 	c.r.sum.ColdRows += rows.NumRows()
@@ -261,17 +264,8 @@ func newRowBounds(f dataset.FileInfo) rowBounds {
 
 // bound reads a manifest's bounds of an integer column, by field id.
 func bound(f dataset.FileInfo, id int) interval {
-	number := func(b []byte) (int64, bool) {
-		switch len(b) {
-		case 4:
-			return int64(int32(binary.LittleEndian.Uint32(b))), true
-		case 8:
-			return int64(binary.LittleEndian.Uint64(b)), true
-		}
-		return 0, false
-	}
-	lo, ok1 := number(f.Lower[id])
-	hi, ok2 := number(f.Upper[id])
+	lo, ok1 := wholeBound(f.Lower[id])
+	hi, ok2 := wholeBound(f.Upper[id])
 	return interval{lo, hi, ok1 && ok2}
 }
 

@@ -354,6 +354,8 @@ var catalogPlants = []plant{
 		want: []string{"CHECKPOINT v1 p0 [0,30)", "CHECKPOINT v1 p1 [0,10)"}},
 	{name: "checkpoint through a commit", stream: "kept", damage: changing("kept", "UPDATE checkpoints SET cut = '[30,9]' WHERE view_id = $v AND number = 1"),
 		want: []string{"CHECKPOINT v1 p1 [9,10)"}},
+	{name: "checkpoint ahead in one partition", stream: "kept", damage: changing("kept", "UPDATE checkpoints SET cut = '[30,12]' WHERE view_id = $v AND number = 1"),
+		want: []string{"CHECKPOINT v1 p1 [10,12)"}},
 	{name: "checkpoint before its predecessor", stream: "moved", damage: changing("moved", "UPDATE checkpoints SET cut = '[29,10]', timestamp_ms = timestamp_ms WHERE view_id = $v AND number = 2"),
 		want: []string{"CHECKPOINT v1"}, place: "checkpoint 2"},
 	{name: "checkpoint beyond the end", stream: "kept", damage: changing("kept", "UPDATE checkpoints SET cut = '[60,20]', timestamp_ms = timestamp_ms + 100000 WHERE view_id = $v AND number = 2"),

@@ -26,8 +26,7 @@ type labels struct {
 	entries            int
 	scratch            []byte
 
-	names   arrow.Array
-	numbers func(i int) (int64, bool)
+	names, numbers arrow.Array
 }
 
 // sequences are those of one producer.
@@ -74,28 +73,14 @@ func labelColumns(s *schema.Schema, q Request) (producer, sequence int) {
 // bind makes a batch the one whose rows are asked for.
 func (l *labels) bind(rows arrow.RecordBatch) {
 	l.names = rows.Column(l.producer)
-	l.numbers = numbers(rows.Column(l.sequence))
-}
-
-func numbers(a arrow.Array) func(i int) (int64, bool) {
-	switch a := a.(type) {
-	case *array.Int8:
-		return func(i int) (int64, bool) { return int64(a.Value(i)), a.IsValid(i) }
-	case *array.Int16:
-		return func(i int) (int64, bool) { return int64(a.Value(i)), a.IsValid(i) }
-	case *array.Int32:
-		return func(i int) (int64, bool) { return int64(a.Value(i)), a.IsValid(i) }
-	case *array.Int64:
-		return func(i int) (int64, bool) { return a.Value(i), a.IsValid(i) }
-	}
-	return func(int) (int64, bool) { return 0, false }
+	l.numbers = rows.Column(l.sequence)
 }
 
 // row takes row i of the bound batch. Rows without a producer or a sequence are
 // not numbered.
 func (l *labels) row(i int, place string, p record.Partition, o record.Offset) error {
-	n, ok := l.numbers(i)
-	if !ok || l.names.IsNull(i) {
+	n, ok := whole(l.numbers, i)
+	if !ok || l.numbers.IsNull(i) || l.names.IsNull(i) {
 		return nil
 	}
 	s, err := l.of(i)
@@ -132,7 +117,7 @@ func (l *labels) of(i int) (*sequences, error) {
 	if names, ok := l.names.(array.StringLike); ok {
 		l.scratch = append(l.scratch, names.Value(i)...)
 	} else {
-		n, _ := numbers(l.names)(i)
+		n, _ := whole(l.names, i)
 		l.scratch = strconv.AppendInt(l.scratch, n, 10)
 	}
 	s := l.byName[string(l.scratch)]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/dataset"
@@ -49,7 +50,8 @@ type pinnedView struct {
 //  4. the ends of the hot rows: they were durable before they were archived
 //  5. the views once more: a reset in between begins it all again
 func (v *Verifier) pin(ctx context.Context, namespace, name, branch string, r *report) (*pinned, error) {
-	for range maxRestarts {
+	patience := time.Now().Add(openTime)
+	for try := 0; try < maxRestarts; {
 		p, err := v.look(ctx, namespace, name, branch)
 		if err != nil {
 			return nil, err
@@ -76,6 +78,15 @@ func (v *Verifier) pin(ctx context.Context, namespace, name, branch string, r *r
 			return nil, err
 		}
 		if !slices.EqualFunc(p.views, again.views, func(a, b pinnedView) bool { return a.ID == b.ID && a.State == b.State }) {
+			try++
+			continue
+		}
+		if p.unopened() && time.Now().Before(patience) {
+			select {
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			case <-time.After(20 * time.Millisecond):
+			}
 			continue
 		}
 		// The schema and the partitions of now hold for all rows below end.
@@ -101,6 +112,13 @@ func (v *Verifier) pin(ctx context.Context, namespace, name, branch string, r *r
 	}
 	return nil, errMoved
 }
+
+// openTime is how long a view may be in the catalog before the hot buffer has it: a
+// reset does one after the other.
+const openTime = 3 * time.Second
+
+// unopened tells whether the hot buffer lacks the active view.
+func (p *pinned) unopened() bool { return !p.views[len(p.views)-1].hot }
 
 // look reads the catalog.
 func (v *Verifier) look(ctx context.Context, namespace, name, branch string) (*pinned, error) {
