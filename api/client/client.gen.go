@@ -1742,7 +1742,10 @@ type ClientInterface interface {
 	// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 	// epoch. A position never goes back, and a commit may be repeated.
 	//
-	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+	// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+	// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+	// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1755,7 +1758,10 @@ type ClientInterface interface {
 	// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 	// epoch. A position never goes back, and a commit may be repeated.
 	//
-	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+	// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+	// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+	// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2473,7 +2479,10 @@ func (c *Client) GetSubscriber(ctx context.Context, stream StreamParameter, bran
 // `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 // epoch. A position never goes back, and a commit may be repeated.
 //
-// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2496,7 +2505,10 @@ func (c *Client) CommitSubscriberWithBody(ctx context.Context, stream StreamPara
 // `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 // epoch. A position never goes back, and a commit may be repeated.
 //
-// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -5148,7 +5160,10 @@ type ClientWithResponsesInterface interface {
 	// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 	// epoch. A position never goes back, and a commit may be repeated.
 	//
-	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+	// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+	// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+	// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5161,7 +5176,10 @@ type ClientWithResponsesInterface interface {
 	// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 	// epoch. A position never goes back, and a commit may be repeated.
 	//
-	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+	// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+	// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+	// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -8154,7 +8172,10 @@ func (c *ClientWithResponses) GetSubscriberWithResponse(ctx context.Context, str
 // `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 // epoch. A position never goes back, and a commit may be repeated.
 //
-// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8173,7 +8194,10 @@ func (c *ClientWithResponses) CommitSubscriberWithBodyWithResponse(ctx context.C
 // `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 // epoch. A position never goes back, and a commit may be repeated.
 //
-// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
