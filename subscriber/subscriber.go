@@ -86,7 +86,7 @@ type Info struct {
 	Session, Generation int64
 	Hold                time.Duration
 	Created             time.Time
-	Committed           time.Time // of the last commit or reset; zero: none yet
+	Committed           time.Time // when the position last moved, at first Created
 	Lag                 Lag
 	Members             []MemberInfo // by session
 }
