@@ -9,6 +9,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/array"
 
 	"github.com/thermocline/thermocline/archiver"
+	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
@@ -50,6 +51,9 @@ func (m *machine) woken(s *modelStream) {
 // released checks what an archive has let the hot buffer forget.
 func (m *machine) released(s *modelStream, before, after record.Offsets) {
 	keep := s.settings.HotRetention
+	if len(s.groups) > 0 {
+		return // they hold rows, or have not noticed yet that they need not
+	}
 	if keep == 0 {
 		if !after.Equal(s.view.ends) {
 			m.fail("archived %s: the hot buffer begins at %v, its rows end at %v", s.name, after, s.view.ends)
@@ -122,7 +126,15 @@ func (m *machine) opPrune(r *rand.Rand) bool {
 	m.must("prune", err)
 	for _, name := range m.names3() {
 		v := m.streams[name].view
-		v.epochs = v.epochs[max(0, len(v.epochs)-keep):]
+		least := max(0, len(v.epochs)-keep)
+		if len(m.streams[name].groups) > 0 { // what they have yet to read may stay
+			cs, err := m.node.catalog.CheckpointsAfter(m.ctx, v.id, 0, 1)
+			m.must("checkpoints", err)
+			if len(cs) > 0 {
+				least = min(least, max(0, slices.IndexFunc(v.epochs, func(cp catalog.Checkpoint) bool { return cp.Number == cs[0].Number })))
+			}
+		}
+		v.epochs = v.epochs[least:]
 		m.learn(m.streams[name])
 	}
 	return true
@@ -211,7 +223,7 @@ func (m *machine) opHistory(r *rand.Rand) bool {
 		return false
 	}
 	v := s.old[r.IntN(len(s.old))]
-	if len(v.order) == 0 {
+	if len(v.order) == 0 || v.expired {
 		return false
 	}
 	t, err := m.node.datasets.Load(m.ctx, m.state(s).Branch.TableUUID)

@@ -101,6 +101,7 @@ func (m *machine) open() {
 	s := m.faults.seams()
 	faulty := s.buffer
 	s.buffer = func(b hotbuffer.Buffer) hotbuffer.Buffer { return modelBuffer{faulty(b), m.faults} }
+	s.pointers = func(p dataset.Pointers) dataset.Pointers { return modelPointers{faultyPointers{p, m.faults}} }
 	s.catalog = func(o *catalog.Options) { o.Now = m.now }
 	s.store = func(objstore.Store) objstore.Store {
 		files, err := objstore.NewFSOn(m.fs, filepath.Join(m.dir, warehouseDir))
@@ -127,16 +128,14 @@ func (m *machine) open() {
 	m.node, m.b = n, n.Backend()
 	m.mu.Unlock()
 	ctx, cancel := context.WithCancel(m.ctx)
-	ran := make(chan struct{})
-	go func() {
-		defer close(ran)
-		if !m.quiet {
-			_ = n.checks.Run(ctx)
-		}
-	}()
+	var running sync.WaitGroup
+	running.Go(func() { _ = n.subscribers.Run(ctx) })
+	if !m.quiet {
+		running.Go(func() { _ = n.checks.Run(ctx) })
+	}
 	m.stop = func() {
 		cancel()
-		<-ran
+		running.Wait()
 		m.stop = func() {}
 	}
 	if m.sleepers == nil {
@@ -186,6 +185,17 @@ func (m *machine) end() {
 		tail.cancel()
 		<-tail.done
 	}
+}
+
+// modelPointers can be listed, too.
+type modelPointers struct{ faultyPointers }
+
+func (p modelPointers) TablePointersBelow(ctx context.Context, prefix string) (out map[string]string, err error) {
+	err = p.f.call("TablePointersBelow", func() error {
+		out, err = p.Pointers.(dataset.PointerLister).TablePointersBelow(ctx, prefix)
+		return err
+	})
+	return out, err
 }
 
 // modelBuffer lets appends fail, too.

@@ -19,6 +19,7 @@ type modelStream struct {
 	settings catalog.Settings
 	view     *modelView
 	old      []*modelView // replaced by resets, their rows known
+	groups   []*modelGroup
 	// archived: an archive has succeeded since the last reset.
 	archived bool
 }
@@ -44,6 +45,7 @@ type modelView struct {
 	epochs    []catalog.Checkpoint // those that are kept, in order
 	producers map[string]*modelProducer
 	once      []modelOnce
+	expired   bool // its versions of the dataset are gone
 }
 
 // modelOnce is a request with an idempotency key.
