@@ -142,6 +142,7 @@ type Archiver struct {
 	o Options
 
 	slots      chan struct{} // taken while a branch is archived
+	releases   chan struct{} // taken while rows are released without an archive
 	compacting chan struct{} // full while one is compacted
 
 	mu       sync.Mutex
@@ -192,7 +193,7 @@ func New(o Options) (*Archiver, error) {
 	if o.Reached == nil {
 		o.Reached = func(Step) {}
 	}
-	return &Archiver{o: o, slots: make(chan struct{}, o.Parallel), compacting: make(chan struct{}, 1), branches: map[catalog.BranchID]*branchState{}}, nil
+	return &Archiver{o: o, slots: make(chan struct{}, o.Parallel), releases: make(chan struct{}, o.Parallel), compacting: make(chan struct{}, 1), branches: map[catalog.BranchID]*branchState{}}, nil
 }
 
 func set[T int | int64 | time.Duration](v *T, d T) {

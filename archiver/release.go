@@ -170,6 +170,13 @@ func (a *Archiver) releaseKept(ctx context.Context, branch catalog.BranchID) err
 		return err
 	}
 	defer s.unlock()
+	// Not a slot: archives may take long.
+	select {
+	case a.releases <- struct{}{}:
+		defer func() { <-a.releases }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	t, err := a.o.Branches.ArchiveTarget(ctx, branch)
 	if err != nil || len(t.Views) != 1 {
 		return err // a reset is finished by an archive

@@ -39,6 +39,7 @@ func (a *Archiver) Run(ctx context.Context) error {
 		}
 		branches := a.o.Branches.ArchiveTargets()
 		a.keep(branches)
+		full := a.o.Fullness() > halfFull
 		for _, b := range branches {
 			s := a.state(b)
 			if !s.note.begin(a.o.Now()) {
@@ -47,7 +48,7 @@ func (a *Archiver) Run(ctx context.Context) error {
 			t, err := a.o.Branches.ArchiveTarget(ctx, b)
 			archive, release := false, false
 			if err == nil {
-				archive, release = a.due(s, t)
+				archive, release = a.due(s, t, full)
 			}
 			if !archive && !release {
 				s.note.end()
@@ -91,7 +92,7 @@ func (a *Archiver) keep(branches []catalog.BranchID) {
 
 // due tells whether a branch is to be archived now, or else rows that are archived
 // to be released.
-func (a *Archiver) due(s *branchState, t Target) (archive, release bool) {
+func (a *Archiver) due(s *branchState, t Target, full bool) (archive, release bool) {
 	if len(t.Views) == 0 {
 		return false, false
 	}
@@ -104,7 +105,9 @@ func (a *Archiver) due(s *branchState, t Target) (archive, release bool) {
 		return false, false
 	}
 	archived := s.note.archivedOf(v.ID, ends)
-	return a.archiveDue(s, t, ends, archived), a.releaseDue(s, ends, archived)
+	// Rows are kept hot, and for some the time is over, or room is short.
+	release = archived.RowsSince(ends.Start) > 0 && (full || !a.o.Now().Before(s.note.keptUntil()))
+	return a.archiveDue(s, t, ends, archived), release
 }
 
 func (a *Archiver) archiveDue(s *branchState, t Target, ends hotbuffer.Ends, archived record.Offsets) bool {
@@ -126,11 +129,6 @@ func (a *Archiver) archiveDue(s *branchState, t Target, ends hotbuffer.Ends, arc
 		stats.Bytes -= last.bytes
 	}
 	return err == nil && stats.Bytes >= a.o.WaitingBytes
-}
-
-// releaseDue: rows are kept hot, and for some the time is over, or room is short.
-func (a *Archiver) releaseDue(s *branchState, ends hotbuffer.Ends, archived record.Offsets) bool {
-	return archived.RowsSince(ends.Start) > 0 && (!a.o.Now().Before(s.note.keptUntil()) || a.o.Fullness() > halfFull)
 }
 
 // Finish archives every branch that has rows waiting, for a clean shutdown,

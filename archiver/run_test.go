@@ -88,7 +88,7 @@ func TestDue(t *testing.T) {
 		gone  bool
 		due   bool // for an archive
 		free  bool // for a release
-		full  float64
+		full  bool // the log
 	}{
 		"no rows":                               {ends: at(0, 0), note: &noteState{}, views: []View{{ID: 1, Created: long}}},
 		"a new view, rows":                      {ends: at(0, 9), note: &noteState{}, views: []View{{ID: 1, Created: now.Add(-time.Second)}}},
@@ -103,18 +103,17 @@ func TestDue(t *testing.T) {
 		"archived, kept for the hot retention":  {ends: at(0, 9), note: &noteState{view: 1, archived: record.Offsets{9}}, views: []View{{ID: 1, Created: long}}, keep: time.Hour, free: true},
 		"kept a while longer":                   {ends: at(0, 9), note: &noteState{view: 1, archived: record.Offsets{9}, kept: now.Add(time.Millisecond)}, views: []View{{ID: 1, Created: long}}},
 		"kept up to now":                        {ends: at(0, 9), note: &noteState{view: 1, archived: record.Offsets{9}, kept: now}, views: []View{{ID: 1, Created: long}}, free: true},
-		"kept, and half full":                   {ends: at(0, 9), note: &noteState{view: 1, archived: record.Offsets{9}, kept: now.Add(time.Hour)}, views: []View{{ID: 1, Created: long}}, full: 0.5},
-		"kept, and more than half full":         {ends: at(0, 9), note: &noteState{view: 1, archived: record.Offsets{9}, kept: now.Add(time.Hour)}, views: []View{{ID: 1, Created: long}}, full: 0.51, free: true},
+		"kept, and more than half full":         {ends: at(0, 9), note: &noteState{view: 1, archived: record.Offsets{9}, kept: now.Add(time.Hour)}, views: []View{{ID: 1, Created: long}}, full: true, free: true},
 		"kept, and new rows wait":               {ends: at(3, 19), note: archived(9), views: []View{{ID: 1, Created: long}}, free: true},
-		"full of rows that wait":                {ends: at(9, 19), note: archived(9), views: []View{{ID: 1, Created: long}}, full: 1},
+		"full of rows that wait":                {ends: at(9, 19), note: archived(9), views: []View{{ID: 1, Created: long}}, full: true},
 		"all is released, with a hot retention": {ends: at(9, 9), note: &noteState{view: 1, archived: record.Offsets{9}}, views: []View{{ID: 1, Created: long}}, keep: time.Hour},
 		"the view is gone":                      {gone: true, note: &noteState{}, views: []View{{ID: 1, Created: long}}},
 		"no view":                               {note: &noteState{}},
 	} {
 		b := &ends{ends: c.ends, stats: hotbuffer.Stats{Bytes: c.bytes}, gone: c.gone}
-		a := &Archiver{o: Options{Buffer: b, WaitingBytes: 100, Now: func() time.Time { return now }, Fullness: func() float64 { return c.full }}}
+		a := &Archiver{o: Options{Buffer: b, WaitingBytes: 100, Now: func() time.Time { return now }}}
 		s := &branchState{note: noteState{view: c.note.view, archived: c.note.archived, seen: c.note.seen, kept: c.note.kept}}
-		if due, free := a.due(s, Target{Views: c.views, Settings: catalog.Settings{ArchiveInterval: time.Minute, HotRetention: c.keep}}); due != c.due || free != c.free {
+		if due, free := a.due(s, Target{Views: c.views, Settings: catalog.Settings{ArchiveInterval: time.Minute, HotRetention: c.keep}}, c.full); due != c.due || free != c.free {
 			t.Errorf("%s: archive %v, release %v", name, due, free)
 		}
 	}
