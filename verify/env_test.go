@@ -97,6 +97,12 @@ func (f *feed) archive() error {
 	return err
 }
 
+// keep sets the stream's hot retention.
+func (f *feed) keep(hot time.Duration) error {
+	_, err := f.n.Backend().Streams.UpdateSettings(context.Background(), f.stream, "main", api.SettingsPatch{HotRetention: &hot})
+	return err
+}
+
 func newFeed(n *node.Node, stream string, hot time.Duration, format api.DatasetFormat) (*feed, error) {
 	s, err := schema.Parse([]byte(testSchema))
 	if err != nil {
