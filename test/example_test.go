@@ -202,13 +202,40 @@ func (e *example) torment(ctx context.Context, st *stream, kills int) {
 	}
 }
 
-// live gives a process time: half of them a little, in which they join, store
-// what has come since the last one, and commit; half of them some epochs.
+// live gives a process time: a little, in which it joins, stores what has come
+// since the last one, and commits; or some epochs; or up to a place within or
+// right behind a transaction, where a careless consumer would be caught.
 func (e *example) live(ctx context.Context) {
-	most := []int{400, 2500}[e.rnd.IntN(2)]
+	most := 400 * time.Millisecond
+	switch e.rnd.IntN(4) {
+	case 0:
+	case 1:
+		most = 2500 * time.Millisecond
+	default:
+		e.awaitTransactions(ctx, 1+e.rnd.IntN(6))
+		most = 2 * time.Millisecond
+	}
+	sleep(ctx, time.Duration(e.rnd.Int64N(int64(most))))
+}
+
+// awaitTransactions waits for so many beginnings and ends of transactions of the
+// database, or for 3 s. SQLite has a journal file for as long as one is open.
+func (e *example) awaitTransactions(ctx context.Context, edges int) {
+	open := false
+	for deadline := time.Now().Add(3 * time.Second); edges > 0 && ctx.Err() == nil && time.Now().Before(deadline); {
+		if _, err := os.Stat(e.db + "-journal"); (err == nil) != open {
+			open = !open
+			edges--
+			continue
+		}
+		time.Sleep(50 * time.Microsecond)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
-	case <-time.After(time.Duration(e.rnd.IntN(most)) * time.Millisecond):
+	case <-time.After(d):
 	}
 }
 
