@@ -26,10 +26,11 @@ func (r *Reader) Seek(ctx context.Context, t Target, at time.Time) (Cursor, erro
 	if at.After(time.UnixMilli(ms)) {
 		ms++
 	}
-	if ends.LastTimestamp < ms {
+	last := max(ends.LastTimestamp, cp.Timestamp)
+	if last < ms {
 		return Cursor{View: t.View, Next: ends.End, Checkpoint: cp.Number}, nil
 	}
-	s := span{low: Cursor{View: t.View, Next: record.Offsets{}}, high: ends.End, until: ends.LastTimestamp}
+	s := span{low: Cursor{View: t.View, Next: record.Offsets{}}, high: ends.End, until: last}
 	if cp.Timestamp < ms {
 		s.low = Cursor{View: t.View, Next: cp.Cut, Checkpoint: cp.Number}
 	} else if err := r.narrow(ctx, t, ms, cp, &s); err != nil {

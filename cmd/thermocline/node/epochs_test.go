@@ -211,6 +211,7 @@ func TestEpochsAreFixed(t *testing.T) {
 	}
 
 	epochs(4)
+	fourth := last
 	if _, err := w.node.directory.Evolve(t.Context(), "e", "main", mustParse(t, fmt.Sprintf(everything, more, "INTEGER", "DOUBLE", 20))); err != nil {
 		t.Fatal(err)
 	}
@@ -233,6 +234,14 @@ func TestEpochsAreFixed(t *testing.T) {
 	same("cold")
 	w.restart()
 	same("cold, restarted")
+	st, err := w.node.directory.Resolve("e", "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := w.node.reader.Seek(t.Context(), readTarget(st), time.UnixMilli(fourth.Timestamp+1))
+	if err != nil || !at.Next.Equal(fourth.Cut) || at.Checkpoint != fourth.Number {
+		t.Errorf("behind epoch 4 is %v, checkpoint %d, %v; want %v", at.Next, at.Checkpoint, err, fourth.Cut)
+	}
 	epochs(3)
 	same("half archived")
 	want = read()
