@@ -39,6 +39,7 @@ type machine struct {
 	fs      *vfs.MemFS
 	clock   atomic.Int64 // ahead of the real one
 	crashed atomic.Bool
+	tick    time.Duration // of the log's clock: many commits have the same time
 	faults  *faults
 	stop    func()
 
@@ -81,7 +82,7 @@ func (m *machine) now() time.Time { return time.Now().Add(time.Duration(m.clock.
 
 func newMachine(ctx context.Context, t *testing.T, dir string, r *rand.Rand) *machine {
 	m := &machine{
-		t: t, ctx: ctx, dir: dir, quiet: r.IntN(3) > 0, fs: vfs.NewCrashableMem(), faults: &faults{},
+		t: t, ctx: ctx, dir: dir, quiet: r.IntN(3) > 0, tick: []time.Duration{time.Millisecond, 50 * time.Millisecond}[r.IntN(2)], fs: vfs.NewCrashableMem(), faults: &faults{},
 		streams: map[string]*modelStream{}, done: map[string]int{},
 	}
 	// The log is only told to survive where its parent does.
@@ -112,7 +113,7 @@ func (m *machine) open() {
 		return faultyStore{files, m.faults}
 	}
 	s.log = func(o *disk.Options) {
-		o.FS, o.SegmentBytes, o.MaxBytes, o.Now = m.fs, 64<<10, 64<<20, m.now
+		o.FS, o.SegmentBytes, o.MaxBytes, o.Now = m.fs, 64<<10, 64<<20, func() time.Time { return m.now().Truncate(m.tick) }
 	}
 	s.branch = func(o *branch.Options) { o.Now = m.now }
 	leases := s.archiver
