@@ -227,6 +227,42 @@ func TestSubscribersShareAStream(t *testing.T) {
 	s.stop(t)
 }
 
+// TestSecondInterrupt has a run write into a pipe that nobody reads: it cannot end
+// cleanly, and a second signal ends it all the same.
+func TestSecondInterrupt(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, release)
+	st := s.create(t, "numbers", numberedSchema, `{}`)
+	st.publish(t, numbered(0, 5000)) // more than a pipe holds
+	cmd := s.command(t, "subscribe", "numbers", "--group", "g")
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pipe.Read(make([]byte, 1)); err != nil { // it writes
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for i := range 2 {
+		time.Sleep(300 * time.Millisecond)
+		if err := cmd.Process.Signal(syscall.SIGINT); err != nil && i == 0 {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Error("it goes on after two signals")
+		_ = cmd.Process.Kill()
+		<-ended
+	}
+	s.stop(t)
+}
+
 // TestPyArrowReadsMarks reads a push read in Arrow IPC with PyArrow, which must
 // find the rows and, in the batches' own metadata, the marks.
 func TestPyArrowReadsMarks(t *testing.T) {

@@ -47,7 +47,8 @@ checkpoint) and commits nothing: the program behind the pipe commits, over REST,
 with the session of the assignment. The server ends a session that was sent rows
 and commits nothing for a minute.
 
-SIGINT ends it: what was written is committed, and the exit code is 0.`,
+SIGINT ends it: what was written is committed, and the exit code is 0. A second
+one ends it at once.`,
 		Example: `  thermocline subscribe quakes --group alerts --from latest
   thermocline subscribe quakes --group billing --exactly-once >> quakes.ndjson`,
 		Args: cobra.ExactArgs(1),
