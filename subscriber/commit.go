@@ -19,6 +19,7 @@ type commit struct {
 	m     *member
 	moves []move
 	item  catalog.SubscriberCommit
+	whole bool       // it stands behind its epoch in all partitions
 	done  chan error // room for one
 }
 
@@ -60,12 +61,13 @@ func (c *Coordinator) Commit(ctx context.Context, ref Ref, name string, q Commit
 		c.release(e)
 		return reader.Cursor{}, c.notLive(ctx, b, ref, name, q.Session)
 	}
-	cut, err := c.cutOf(ctx, g, q)
-	if err != nil {
-		c.release(e)
-		return reader.Cursor{}, err
+	w, now, err := g.submit(q, nil)
+	if errors.Is(err, errForgotten) {
+		var cut record.Offsets
+		if cut, err = c.cutOf(ctx, g, q); err == nil {
+			w, now, err = g.submit(q, cut)
+		}
 	}
-	w, now, err := g.submit(q, cut)
 	if w == nil {
 		c.release(e)
 		return now, err
@@ -111,16 +113,15 @@ func (c *Coordinator) closed(name string, ref Ref) error {
 	return fmt.Errorf("subscriber %q of %s: the server shuts down: %w", name, ref, record.ErrClosed)
 }
 
-// cutOf looks up the checkpoint that an exactly-once commit is of, where the
-// session does not remember it; nil: it does, or there is none.
+// errForgotten: the session does not remember the epoch, see cutOf.
+var errForgotten = errors.New("subscriber: an epoch that the session has forgotten")
+
+// cutOf looks up the checkpoint that an exactly-once commit is of. It is empty
+// where there is none: then the commit is refused, unless it moves nothing.
 func (c *Coordinator) cutOf(ctx context.Context, g *group, q Commit) (record.Offsets, error) {
-	epoch := q.epoch()
-	if !g.exactly() || epoch == 0 || g.remembers(q.Session, epoch) {
-		return nil, nil
-	}
-	cp, err := c.o.History.Checkpoint(ctx, g.sub.View, epoch)
+	cp, err := c.o.History.Checkpoint(ctx, g.sub.View, q.epoch())
 	if errors.Is(err, record.ErrNotFound) {
-		return nil, nil // refused below, by what is delivered
+		return record.Offsets{}, nil
 	}
 	return cp.Cut, err
 }
@@ -131,13 +132,6 @@ func (q Commit) epoch() int64 {
 		return q.Cursor.Checkpoint
 	}
 	return q.Epoch
-}
-
-func (g *group) remembers(session, epoch int64) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	m := g.session(session)
-	return m != nil && slices.ContainsFunc(m.marks, func(k mark) bool { return k.epoch == epoch && !k.again })
 }
 
 // session finds a live one, nil: there is none. mu is held.
@@ -152,7 +146,7 @@ func (g *group) session(number int64) *member {
 
 // submit checks a commit and makes it one on its way; or nil and the position as
 // it is, when it moves nothing. From here on nobody else is given what it moves,
-// until applied or abandoned.
+// until applied or abandoned. cut is nil before it was looked up.
 func (g *group) submit(q Commit, cut record.Offsets) (*commit, reader.Cursor, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -177,6 +171,9 @@ func (g *group) submit(q Commit, cut record.Offsets) (*commit, reader.Cursor, er
 		g.slots[v.partition].busy++
 		w.item.Next[v.partition] = v.to
 	}
+	w.whole = slices.ContainsFunc(m.marks, func(k mark) bool {
+		return k.epoch == w.item.Checkpoint && k.whole && len(k.next) == len(g.slots) && w.item.Next.Covers(k.next)
+	})
 	return w, reader.Cursor{}, nil
 }
 
@@ -190,6 +187,8 @@ func (g *group) moves(m *member, q Commit, cut record.Offsets) ([]move, error) {
 		return nil, fmt.Errorf("the subscriber is at least once, it has no epochs: commit a cursor: %w", record.ErrInvalid)
 	case !g.exactly():
 		return g.movesTo(m, q.Cursor.Next)
+	case cut == nil && q.epoch() > 0 && !slices.ContainsFunc(m.marks, func(k mark) bool { return k.epoch == q.epoch() && !k.again }):
+		return nil, errForgotten
 	case q.Cursor != nil:
 		return g.movesToMark(m, q.Cursor, cut)
 	}
@@ -267,7 +266,7 @@ func (g *group) movesToEpoch(m *member, epoch int64, cut record.Offsets) ([]move
 	switch {
 	case first < 0 && epoch <= m.repeating:
 		return nil, g.twice(epoch)
-	case first < 0 && cut == nil:
+	case first < 0 && len(cut) == 0:
 		return nil, fmt.Errorf("epoch %d is too old to be known; commit a newer one: %w", epoch, record.ErrInvalid)
 	case first < 0:
 		return moved(cut), nil
@@ -299,7 +298,7 @@ func (g *group) applied(w *commit, err error, now time.Time) {
 			s.committed = max(s.committed, v.to)
 		}
 	}
-	if err == nil {
+	if err == nil && w.whole {
 		g.epoch = max(g.epoch, w.item.Checkpoint)
 	}
 	switch m := w.m; {

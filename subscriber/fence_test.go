@@ -145,6 +145,7 @@ func TestExactlyOnceTakesOnlyEnds(t *testing.T) {
 		_, err := commit(cursor(0, cut))
 		refused(t, err, record.ErrInvalid, "epoch")
 	}
+	highest := int64(0)
 	_, err := commit(subscriber.Commit{Epoch: epochs + 1})
 	refused(t, err, record.ErrInvalid, "complete")
 	for _, q := range []subscriber.Commit{cursor(3, cuts[3].Cut), {Epoch: 4}, {Epoch: 2}, cursor(1, cuts[1].Cut), {Epoch: 60}, cursor(70, cuts[70].Cut), {Epoch: 80}} {
@@ -160,6 +161,9 @@ func TestExactlyOnceTakesOnlyEnds(t *testing.T) {
 		want := cuts[n].Cut
 		if before.Covers(want) {
 			want = before
+		}
+		if highest = max(highest, n); got.Checkpoint > highest {
+			t.Fatalf("behind epoch %d the position covers checkpoint %d", n, got.Checkpoint)
 		}
 		if !got.Next.Equal(want) || !e.get("g").Position.Next.Equal(want) {
 			t.Fatalf("behind epoch %d the position is %v, want %v", n, got.Next, want)

@@ -58,7 +58,7 @@ type group struct {
 	over    error // why it ended; nil while it lives
 	slots   []slot
 	members []*member // by session
-	epoch   int64     // of the last commit, exactly once: a hint for readers
+	epoch   int64     // a checkpoint that the position covers, exactly once
 }
 
 // member is one session. Guarded by its group's mu, but for what never changes.
@@ -102,6 +102,7 @@ type mark struct {
 	epoch int64
 	next  record.Offsets
 	again bool // the number may have been sent before
+	whole bool // the session had all partitions
 }
 
 // maxMarks bounds what a session remembers of its epochs; the catalog knows the
@@ -329,7 +330,7 @@ func (g *group) deliver(m *member, t *turn, b *reader.Batch, now time.Time) (boo
 		}
 		rows, m.open = m.open, false
 		m.newest = max(m.newest, b.Epoch)
-		m.remember(b)
+		m.remember(b, len(t.partitions) == len(g.slots))
 	}
 	for _, p := range t.partitions {
 		next := b.Next.Next.At(p)
@@ -344,11 +345,11 @@ func (g *group) deliver(m *member, t *turn, b *reader.Batch, now time.Time) (boo
 	return true, nil
 }
 
-func (m *member) remember(b *reader.Batch) {
+func (m *member) remember(b *reader.Batch, whole bool) {
 	if len(m.marks) == maxMarks {
 		m.marks = slices.Delete(m.marks, 0, 1)
 	}
-	m.marks = append(m.marks, mark{epoch: b.Epoch, next: b.Next.Next, again: b.Epoch <= m.repeating})
+	m.marks = append(m.marks, mark{epoch: b.Epoch, next: b.Next.Next, again: b.Epoch <= m.repeating, whole: whole})
 }
 
 // owes tells whether m has rows to commit. mu is held.
