@@ -14,7 +14,6 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/thermocline/thermocline/catalog"
-	"github.com/thermocline/thermocline/cmd/thermocline/node"
 	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/hotbuffer"
 	"github.com/thermocline/thermocline/hotbuffer/disk"
@@ -284,6 +283,7 @@ func flipRow(stream string, p record.Partition, o record.Offset) func(e *env) {
 // log gives access to the hot log with all live views open.
 func (e *env) log(do func(l *disk.Log)) {
 	e.t.Helper()
+	e.close()
 	l, err := disk.Open(filepath.Join(e.dir, "log"), disk.Options{SegmentBytes: 64 << 10, Logger: quiet})
 	e.must(err)
 	defer func() { e.must(l.Close()) }()
@@ -396,10 +396,7 @@ var catalogPlants = []plant{
 // TestCommonDamage: what no branch has.
 func TestCommonDamage(t *testing.T) {
 	all := func(e *env) (found []string, branches int) {
-		s, err := node.OpenStopped(e.t.Context(), e.dir, quiet)
-		e.must(err)
-		defer func() { e.must(s.Close()) }()
-		e.must(s.All(e.t.Context(), labelled, func(x verify.Event) error {
+		e.must(e.open().All(e.t.Context(), labelled, func(x verify.Event) error {
 			switch {
 			case x.Finding != nil:
 				found = append(found, string(x.Finding.Code)+" "+string(x.Finding.Severity)+" "+x.Stream)

@@ -153,6 +153,29 @@ func prepare(dir string) (err error) {
 type env struct {
 	t   *testing.T
 	dir string
+	// stopped is open for checks, until something is to be changed.
+	stopped *node.Stopped
+}
+
+// open opens the directory for checks.
+func (e *env) open() *node.Stopped {
+	e.t.Helper()
+	if e.stopped == nil {
+		s, err := node.OpenStopped(e.t.Context(), e.dir, quiet)
+		e.must(err)
+		e.stopped = s
+	}
+	return e.stopped
+}
+
+// close gives the directory back, so that it can be changed.
+func (e *env) close() {
+	if s := e.stopped; s != nil {
+		e.stopped = nil
+		if err := s.Close(); err != nil {
+			e.t.Error(err)
+		}
+	}
 }
 
 func newEnv(t *testing.T) *env {
@@ -173,6 +196,7 @@ func newEnv(t *testing.T) *env {
 	prepared.busy.Lock()
 	t.Cleanup(prepared.busy.Unlock)
 	e := &env{t: t, dir: prepared.dir}
+	t.Cleanup(e.close)
 	e.must(os.RemoveAll(e.dir))
 	e.must(filepath.WalkDir(prepared.saved, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -204,6 +228,7 @@ func (e *env) must(err error) {
 
 func (e *env) sql(query string, args ...any) int64 {
 	e.t.Helper()
+	e.close()
 	db, err := sql.Open("sqlite", filepath.Join(e.dir, "catalog.db"))
 	e.must(err)
 	defer db.Close()
@@ -211,6 +236,8 @@ func (e *env) sql(query string, args ...any) int64 {
 	e.must(err)
 	n, err := out.RowsAffected()
 	e.must(err)
+	// Not the catalog, but whoever changed it, said what it was when it was closed.
+	e.must(os.RemoveAll(filepath.Join(e.dir, "catalog.db.sum")))
 	return n
 }
 
@@ -224,6 +251,7 @@ func (e *env) changed(query string, args ...any) {
 
 func (e *env) catalog() *catalog.Catalog {
 	e.t.Helper()
+	e.close()
 	c, err := catalog.Open(e.t.Context(), catalog.Options{Path: filepath.Join(e.dir, "catalog.db")})
 	e.must(err)
 	return c
@@ -295,10 +323,7 @@ func check(ctx context.Context, v *verify.Verifier, stream string, q verify.Requ
 // verify checks a stream of the stopped server.
 func (e *env) verify(stream string, q verify.Request) outcome {
 	e.t.Helper()
-	s, err := node.OpenStopped(e.t.Context(), e.dir, quiet)
-	e.must(err)
-	defer func() { e.must(s.Close()) }()
-	out, err := check(e.t.Context(), s.Verifier, stream, q)
+	out, err := check(e.t.Context(), e.open().Verifier, stream, q)
 	e.must(err)
 	return out
 }

@@ -65,6 +65,7 @@ func TestDroppedColumnsAreChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := &env{t: t, dir: dir}
+	defer e.close()
 	if out := e.wanted("slim", verify.Request{}); out.summary.ColdRows != 20_000 {
 		t.Errorf("%+v", out.summary)
 	}
@@ -82,6 +83,7 @@ func TestDroppedColumnsAreChecked(t *testing.T) {
 	}
 	at += chunk.TotalCompressedSize() / 2
 	e.must(pf.Close())
+	e.close()
 	flip(e, path, int(at))
 	e.wanted("slim", verify.Request{}, "DAMAGED v1 p0 [0,20000)")
 }
