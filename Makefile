@@ -20,7 +20,7 @@ LINT  := $(CACHE)/golangci-lint-$(GOLANGCI_LINT)/golangci-lint
 PARTS = $$($(GO) list ./... | grep -v '/test$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-short flights bench lint generate clean
+.PHONY: help build demo test test-short sweep torture fuzz flights bench lint generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,12 +35,47 @@ test: $(VENV)/.ready build cc ## install what the tests need, and run all of the
 	$(PURE) vet -trimpath ./...
 	$(GO) test ./internal/lint
 	$(GO) test -race -p $(JOBS) -timeout 10m $(PARTS)
+	@$(MAKE) --no-print-directory sweep
 	cd interop && THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' $(GO) test -race -count=1 -timeout 5m ./...
 	THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' THERMOCLINE_PYTHON='$(VENV)/bin/python' \
 		$(GO) test -race -count=1 -timeout 10m ./test
 
 test-short: ## run the tests of the packages only, without the race detector
 	$(GO) test -short -p $(JOBS) $(PARTS)
+
+# Under the race detector, which makes everything several times slower, sweeps
+# visit some of their places; here they visit each, and say how many.
+SWEEPS := ./hotbuffer/disk ./dataset/... ./catalog ./cmd/thermocline/node
+
+sweep: ## faults at every place: errors, crashes, full disks, lost answers, damage (THERMOCLINE_LONG=1: more of each)
+	@mkdir -p $(CACHE)
+	@$(PURE) test -trimpath -p $(JOBS) -count=1 -timeout 20m -v -run '^TestSweep' $(SWEEPS) >$(CACHE)/sweep.log 2>&1 || { \
+		grep -v '^=== ' $(CACHE)/sweep.log; exit 1; }
+	@grep -E '^(ok|--- )|sweep: ' $(CACHE)/sweep.log
+
+# One run of everything that takes long. TORTURE_SEED repeats the faults of an
+# earlier run, CYCLES and KILLS say how many there are.
+CYCLES       ?= 200
+KILLS        ?= 50
+TORTURE_SEED ?=
+
+torture: build $(VENV)/.ready ## kill, pause and cut off a server CYCLES (200) times under load, then hold every row against what was promised
+	@THERMOCLINE_TORTURE_CYCLES=$(CYCLES) THERMOCLINE_TORTURE_SEED=$(TORTURE_SEED) \
+		$(GO) test -count=1 -timeout 60m -v -run '^TestTorture$$' ./test
+	@THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' THERMOCLINE_PYTHON='$(VENV)/bin/python' THERMOCLINE_EXAMPLE_KILLS=$(KILLS) \
+		$(GO) test -count=1 -timeout 30m -v -run '^TestExactlyOnceExamples$$' ./test
+	@$(MAKE) --no-print-directory sweep
+
+# How long each fuzzer looks for new inputs. Their seeds, and what they found before, run with every test.
+FUZZTIME ?= 20s
+
+fuzz: ## let each fuzzer look for FUZZTIME (20s) for inputs that break a decoder
+	@$(GO) list -f '{{.ImportPath}} {{.Dir}}' ./... | while read -r path dir; do \
+		for f in $$(grep -hos '^func Fuzz[A-Za-z0-9_]*' "$$dir"/*_test.go | cut -c6-); do \
+			echo "$$path $$f"; \
+			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "$$path" || exit 1; \
+		done; \
+	done
 
 flights: build ## kill and restart a server while FLIGHTS=file.ndjson.gz is ingested, then count its rows
 	@test -f '$(FLIGHTS)' || { echo 'make flights: say which file: make flights FLIGHTS=flights.ndjson.gz' >&2; exit 1; }
@@ -50,6 +85,7 @@ flights: build ## kill and restart a server while FLIGHTS=file.ndjson.gz is inge
 bench: build ## print rows/s, MB/s and latencies (no thresholds); see bench/README.md
 	$(GO) test -run '^$$' -bench . -benchtime 300ms -p 1 $(PARTS)
 	$(GO) run ./bench
+	$(GO) run ./bench -load
 
 lint: $(LINT) ## run golangci-lint and the rules of internal/lint
 	$(GO) test ./internal/lint

@@ -67,9 +67,9 @@ func (o Options) withDefaults() (Options, error) {
 	o.BodyPause = cmp.Or(o.BodyPause, 10*time.Second)
 	o.StallTimeout = cmp.Or(o.StallTimeout, 30*time.Second)
 	o.Heartbeat = cmp.Or(o.Heartbeat, 10*time.Second)
-	if o.MaxPublishes < 0 || o.MaxReads < 0 || o.MaxTails < 0 || o.MaxSubscribes < 0 || o.MaxPublishBytes < MaxRequestBytes ||
+	if o.MaxPublishes < 0 || o.MaxReads < 0 || o.MaxTails < 0 || o.MaxSubscribes < 0 || o.MaxPublishBytes < 3*MaxRequestBytes ||
 		o.BodyTimeout < 0 || o.BodyPause < 0 || o.StallTimeout < 0 || o.Heartbeat < 0 {
-		return o, fmt.Errorf("api options: limits and times must be positive, and MaxPublishBytes at least %d, the size of one request", MaxRequestBytes)
+		return o, fmt.Errorf("api options: limits and times must be positive, and MaxPublishBytes at least %d, three times the size of one request", 3*MaxRequestBytes)
 	}
 	return o, nil
 }
@@ -83,9 +83,11 @@ type API struct {
 	http       httpMetrics
 	metrics    http.Handler
 	intake     intake
-	reads      slots
-	tails      slots
-	subscribes slots
+	publishes  *slots
+	reads      *slots
+	tails      *slots
+	subscribes *slots
+	checks     chan struct{} // holds as many as are under way
 
 	draining  chan struct{}
 	drainOnce sync.Once
@@ -99,15 +101,17 @@ func New(b Backend, o Options) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.Streams == nil || b.Schemas == nil || b.Publisher == nil || b.Producers == nil || b.Reader == nil || b.Archiver == nil || b.Datasets == nil || b.Figures == nil {
+	if b.Streams == nil || b.Schemas == nil || b.Publisher == nil || b.Producers == nil || b.Reader == nil || b.Subscribers == nil || b.Archiver == nil || b.Datasets == nil || b.Figures == nil || b.Verifier == nil {
 		return nil, errors.New("api: every part of the backend must be set")
 	}
 	a := &API{
 		b: b, o: o, log: o.Logger, http: newHTTPMetrics(),
-		intake:     intake{maxRequests: int64(o.MaxPublishes), maxBytes: o.MaxPublishBytes, maxBody: MaxRequestBytes},
-		reads:      make(slots, o.MaxReads),
-		tails:      make(slots, o.MaxTails),
-		subscribes: make(slots, o.MaxSubscribes),
+		intake:     intake{maxBytes: o.MaxPublishBytes, maxBody: MaxRequestBytes, by: map[string]int64{}},
+		publishes:  newSlots("requests are under way", o.MaxPublishes),
+		reads:      newSlots("reads are under way", o.MaxReads),
+		tails:      newSlots("tails are open", o.MaxTails),
+		subscribes: newSlots("subscriber reads are open", o.MaxSubscribes),
+		checks:     make(chan struct{}, maxChecks),
 		draining:   make(chan struct{}),
 	}
 	a.metrics = a.metricsHandler()
@@ -161,20 +165,6 @@ func (a *API) routes() *gin.Engine {
 	})
 	return e
 }
-
-// slots bounds concurrent work.
-type slots chan struct{}
-
-func (s slots) enter() bool {
-	select {
-	case s <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-func (s slots) leave() { <-s }
 
 // target checks the path's stream and branch; on false it has answered.
 func (a *API) target(c *gin.Context, stream, branch string) (string, bool) {

@@ -29,6 +29,7 @@ type Backend struct {
 	Archiver    Archiver
 	Datasets    Datasets
 	Figures     Figures
+	Verifier    Verifier
 }
 
 // Streams is the life of streams. What a method returned nil for is durable.
@@ -281,6 +282,13 @@ type BranchFigures struct {
 	Hot            hotbuffer.Stats
 	Archive        ArchiveFigures
 	Lag            Lag
+	Subscribers    []SubscriberFigures // Branches only
+}
+
+// SubscriberFigures are of one subscriber.
+type SubscriberFigures struct {
+	Name string
+	Lag  subscriber.Lag
 }
 
 // ArchiveFigures count the archiver's work on one branch.

@@ -11,7 +11,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -21,31 +20,40 @@ import (
 	"github.com/thermocline/thermocline/record"
 )
 
-// intake bounds the publish requests under way, and the memory of their bodies.
-// It never waits: who does not fit is told to come again.
+// intake bounds the memory of the publish bodies under way, in all and for each
+// stream (slots.go says why). It never waits: who does not fit is told to come
+// again.
 type intake struct {
-	maxRequests, maxBytes int64
-	maxBody               int // MaxRequestBytes; less in tests
-	requests, bytes       atomic.Int64
-	buffers               sync.Pool // of *[]byte
+	maxBytes int64
+	maxBody  int       // MaxRequestBytes; less in tests
+	buffers  sync.Pool // of *[]byte
+
+	mu    sync.Mutex
+	bytes int64
+	by    map[string]int64 // by stream, of those that have any
 }
 
-func (in *intake) enter() error {
-	if in.requests.Add(1) > in.maxRequests {
-		in.requests.Add(-1)
-		return fmt.Errorf("publish: %d requests are under way already; try again after a pause: %w", in.maxRequests, record.ErrBusy)
+func (in *intake) take(stream string, n int64) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	switch {
+	case in.bytes+n > in.maxBytes:
+		return fmt.Errorf("publish to %s: the bodies under way fill the %d bytes there are for them; try again after a pause: %w", stream, in.maxBytes, record.ErrBusy)
+	case in.by[stream]+n > share(in.maxBytes):
+		return fmt.Errorf("publish to %s: the stream's bodies under way fill the %d bytes there are for one stream; try again after a pause: %w", stream, share(in.maxBytes), record.ErrBusy)
 	}
+	in.bytes += n
+	in.by[stream] += n
 	return nil
 }
 
-func (in *intake) leave() { in.requests.Add(-1) }
-
-func (in *intake) take(n int64) error {
-	if in.bytes.Add(n) > in.maxBytes {
-		in.bytes.Add(-n)
-		return fmt.Errorf("publish: the bodies under way fill the %d bytes there are for them; try again after a pause: %w", in.maxBytes, record.ErrBusy)
+func (in *intake) give(stream string, n int64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.bytes -= n
+	if in.by[stream] -= n; in.by[stream] == 0 {
+		delete(in.by, stream)
 	}
-	return nil
 }
 
 const (
@@ -53,20 +61,21 @@ const (
 	// trusted is how much of a declared length gets memory before its bytes are
 	// there. Beyond it memory follows what has come: lengths that a few clients
 	// declare must not keep all others out.
-	trusted    = 1 << 20
+	trusted    = firstBuffer
 	keepBuffer = 4 << 20 // larger buffers are not kept for the next request
 )
 
 // body is a request's body, whole and decompressed.
 type body struct {
-	in   *intake
-	buf  []byte
-	held int64
+	in     *intake
+	stream string
+	buf    []byte
+	held   int64
 }
 
 // release gives the memory back; the bytes must not be used any more.
 func (b *body) release() {
-	b.in.bytes.Add(-b.held)
+	b.in.give(b.stream, b.held)
 	if buf := b.buf[:0]; cap(buf) > 0 && cap(buf) <= keepBuffer {
 		b.in.buffers.Put(&buf)
 	}
@@ -79,34 +88,36 @@ func (b *body) grow(n, most int) error {
 	if n <= cap(b.buf) {
 		return nil
 	}
-	n = min(max(n, 2*cap(b.buf)), most)
-	if err := b.in.take(int64(n)); err != nil {
+	if n = max(n, 2*cap(b.buf)); n > most-most/4 {
+		n = most // not one more time for the rest
+	}
+	if err := b.in.take(b.stream, int64(n)); err != nil {
 		return err
 	}
 	next := make([]byte, len(b.buf), n)
 	copy(next, b.buf)
 	old := int64(cap(b.buf))
 	b.buf = next
-	b.in.bytes.Add(-old)
+	b.in.give(b.stream, old)
 	b.held += int64(n) - old
 	return nil
 }
 
 // readBody reads and decompresses the body of a publish request. The caller
 // releases it.
-func (a *API) readBody(c *gin.Context) (_ *body, err error) {
+func (a *API) readBody(c *gin.Context, stream string) (_ *body, err error) {
 	r := c.Request
 	if r.ContentLength > int64(a.intake.maxBody) {
 		return nil, bodyTooLarge()
 	}
-	b := &body{in: &a.intake}
+	b := &body{in: &a.intake, stream: stream}
 	defer func() {
 		if err != nil {
 			b.release()
 		}
 	}()
 	if p, ok := a.intake.buffers.Get().(*[]byte); ok {
-		if err := a.intake.take(int64(cap(*p))); err != nil {
+		if err := a.intake.take(stream, int64(cap(*p))); err != nil {
 			return nil, err
 		}
 		b.buf, b.held = *p, int64(cap(*p))
@@ -226,7 +237,7 @@ func (b *body) decompress(encoding string, raw *timedBody) (r io.Reader, finish 
 		}
 		return z, func() { gzipReaders.Put(z) }, nil
 	case "zstd":
-		if err := b.in.take(maxWindow); err != nil {
+		if err := b.in.take(b.stream, maxWindow); err != nil {
 			return nil, nil, err
 		}
 		b.held += maxWindow

@@ -14,6 +14,7 @@ func TestMetrics(t *testing.T) {
 	s := serve(t, shared, api.Options{})
 	stream := s.stream(nil)
 	s.publish(stream, 0, 3)
+	s.do("POST", branchPath(stream, "subscribers"), map[string]any{"id": "g"}).want(t, 201, nil)
 	var m struct {
 		Hot struct {
 			Rows, Requests, Batches, BatchLimitBytes int64
@@ -38,6 +39,8 @@ func TestMetrics(t *testing.T) {
 		`thermocline_rows_total{branch="main",stream="default.` + stream + `"} 3`,
 		`thermocline_append_seconds_bucket{branch="main",stream="default.` + stream + `",le="+Inf"} 1`,
 		`thermocline_archive_lag_rows{branch="main",stream="default.` + stream + `"} 3`,
+		`thermocline_subscriber_lag_rows{branch="main",stream="default.` + stream + `",subscriber="g"} 3`,
+		`thermocline_subscriber_lag_seconds{branch="main",stream="default.` + stream + `",subscriber="g"} `,
 		`thermocline_log_sync_seconds_count`,
 		`thermocline_http_requests_total{method="POST",route="/v1/streams/:stream/branches/:branch/rows",status="200"} 1`,
 		`thermocline_http_requests_total{method="any",route="none",status="404"} 1`,

@@ -106,8 +106,10 @@ var queries = map[string][]string{
 	"GET /v1/streams/:stream/branches/:branch/tail":                         {"format", "from", "columns", "where", "consistency", "system", "numbers", "cursors"},
 	"GET /v1/streams/:stream/branches/:branch/subscribers":                  {"limit", "pageToken"},
 	"GET /v1/streams/:stream/branches/:branch/subscribers/:subscriber/rows": {"member", "resume", "format", "columns", "where", "system", "numbers"},
-	"GET /v1/datasets/:stream/branches/:branch/snapshots":                   {"limit", "pageToken"},
-	"GET /v1/datasets/:stream/branches/:branch/files":                       {"snapshot", "limit", "pageToken"},
+	"GET /v1/streams/:stream/branches/:branch/verify":                       {"producerColumn", "sequenceColumn", "graceSeconds"},
+	"GET /v1/verify": {"producerColumn", "sequenceColumn", "graceSeconds"},
+	"GET /v1/datasets/:stream/branches/:branch/snapshots": {"limit", "pageToken"},
+	"GET /v1/datasets/:stream/branches/:branch/files":     {"snapshot", "limit", "pageToken"},
 }
 
 func (a *API) checkQuery(c *gin.Context) {

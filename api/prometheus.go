@@ -105,6 +105,8 @@ var (
 	logCommits    = desc("log_commits_total", "Commits of the hot log.")
 	logSegments   = desc("log_segments", "Segments of the hot log.")
 	logBytes      = desc("log_bytes", "Bytes of the hot log's segments.")
+	lagRows       = desc("subscriber_lag_rows", "Durable rows that the subscriber has not committed.", "stream", "branch", "subscriber")
+	lagSeconds    = desc("subscriber_lag_seconds", "Age of the oldest row that the subscriber has not committed.", "stream", "branch", "subscriber")
 	logLimit      = desc("log_limit_bytes", "What the hot log may grow to; 0 is no limit.")
 )
 
@@ -126,6 +128,10 @@ func (f *figuresCollector) Collect(out chan<- prometheus.Metric) {
 		histogram(out, appendSeconds, b.Hot.AppendSeconds, b.Stream, b.Branch)
 		histogram(out, lingerSeconds, b.Hot.LingerSeconds, b.Stream, b.Branch)
 		histogram(out, flushSeconds, b.Archive.FlushSeconds, b.Stream, b.Branch)
+		for _, s := range b.Subscribers {
+			out <- prometheus.MustNewConstMetric(lagRows, prometheus.GaugeValue, float64(s.Lag.Rows), b.Stream, b.Branch, s.Name)
+			out <- prometheus.MustNewConstMetric(lagSeconds, prometheus.GaugeValue, s.Lag.Age.Seconds(), b.Stream, b.Branch, s.Name)
+		}
 	}
 	l, ok := f.a.b.Figures.Log()
 	if !ok {

@@ -34,12 +34,12 @@ func (a *API) PublishRows(c *gin.Context, stream, branch string, params rest.Pub
 		a.fail(c, err)
 		return
 	}
-	if err := a.intake.enter(); err != nil {
+	if err := a.publishes.enter("publish to", name); err != nil {
 		a.fail(c, err)
 		return
 	}
-	defer a.intake.leave()
-	b, err := a.readBody(c)
+	defer a.publishes.leave(name)
+	b, err := a.readBody(c, name)
 	if err != nil {
 		a.fail(c, err)
 		return

@@ -312,21 +312,60 @@ func TestPublishIsBoundedInNumber(t *testing.T) {
 	s.do("POST", branchPath("x", "rows"), `[]`).want(t, 200, nil)
 }
 
+// One stream does not get all there is: another finds room.
+func TestPublishShares(t *testing.T) {
+	t.Parallel()
+	b := shared
+	p := &blocked{make(chan writer.Request, 8), make(chan struct{})}
+	b.Publisher = p
+	s := serve(t, b, api.Options{MaxPublishes: 4})
+	// Four bodies, and what the next one takes for a moment while it grows.
+	s.api.Shrink(1<<20, 4800<<10)
+	body := bytes.Repeat([]byte(" "), 900<<10)
+	var wg sync.WaitGroup
+	publish := func(stream string) {
+		wg.Go(func() { s.do("POST", branchPath(stream, "rows"), body).want(t, 200, nil) })
+		<-p.entered
+	}
+	for range 3 {
+		publish("x")
+	}
+	s.do("POST", branchPath("x", "rows"), `[]`).wantProblem(t, 429, "BUSY", "for this stream")
+	publish("y")
+	s.do("POST", branchPath("y", "rows"), `[]`).wantProblem(t, 429, "BUSY", "4 requests")
+	close(p.leave)
+	wg.Wait()
+
+	// Bytes as well, of few requests.
+	s = serve(t, b, api.Options{})
+	// Four bodies, and what the next one takes for a moment while it grows.
+	s.api.Shrink(1<<20, 4800<<10)
+	p.leave = make(chan struct{})
+	for range 3 {
+		publish("x")
+	}
+	s.do("POST", branchPath("x", "rows"), body).wantProblem(t, 429, "BUSY", "for one stream")
+	publish("y")
+	s.do("POST", branchPath("y", "rows"), body).wantProblem(t, 429, "BUSY", "bodies under way")
+	close(p.leave)
+	wg.Wait()
+}
+
 func TestPublishIsBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	b := shared
 	p := &blocked{make(chan writer.Request, 8), make(chan struct{})}
 	b.Publisher = p
 	s := serve(t, b, api.Options{})
-	s.api.Shrink(1<<20, 1<<20+1)
+	s.api.Shrink(1<<20, 3<<19) // a body, and what it takes for a moment while it grows
 	body := bytes.Repeat([]byte(" "), 600<<10)
 	var wg sync.WaitGroup
 	wg.Go(func() { s.do("POST", branchPath("x", "rows"), body).want(t, 200, nil) })
 	<-p.entered
-	s.do("POST", branchPath("x", "rows"), body).wantProblem(t, 429, "BUSY", "bodies under way")
-	s.do("POST", branchPath("x", "rows"), io.MultiReader(bytes.NewReader(body))).wantProblem(t, 429, "BUSY", "bodies under way")
-	s.do("POST", branchPath("x", "rows"), gzipped(body), header{"Content-Encoding", "gzip"}).wantProblem(t, 429, "BUSY", "bodies under way")
-	s.do("POST", branchPath("x", "rows"), zstded(body), header{"Content-Encoding", "zstd"}).wantProblem(t, 429, "BUSY", "bodies under way")
+	s.do("POST", branchPath("x", "rows"), body).wantProblem(t, 429, "BUSY", "bodies under way fill")
+	s.do("POST", branchPath("x", "rows"), io.MultiReader(bytes.NewReader(body))).wantProblem(t, 429, "BUSY", "bodies under way fill")
+	s.do("POST", branchPath("x", "rows"), gzipped(body), header{"Content-Encoding", "gzip"}).wantProblem(t, 429, "BUSY", "bodies under way fill")
+	s.do("POST", branchPath("x", "rows"), zstded(body), header{"Content-Encoding", "zstd"}).wantProblem(t, 429, "BUSY", "bodies under way fill")
 	close(p.leave)
 	wg.Wait()
 	s.do("POST", branchPath("x", "rows"), body).want(t, 200, nil) // all of it was given back
@@ -376,7 +415,7 @@ func TestPublishBodyPause(t *testing.T) {
 		return r
 	}
 	s.do("POST", branchPath("x", "rows"), trickle(1, 1000)).wantProblem(t, 408, "REQUEST_TIMEOUT", "too slowly")
-	s.do("POST", branchPath("x", "rows"), trickle(8<<10, 20)).wantProblem(t, 429, "BUSY")
+	s.do("POST", branchPath("x", "rows"), trickle(8<<10, 20)).wantProblem(t, 429, "BUSY", "")
 }
 
 // Bodies that are declared and do not come take no memory from others.
@@ -398,7 +437,7 @@ func TestPublishDeclaredLength(t *testing.T) {
 		}
 	}
 	// One that does come has its room, all of it.
-	s.do("POST", branchPath("x", "rows"), make([]byte, api.MaxRequestBytes)).wantProblem(t, 503, "UNAVAILABLE")
+	s.do("POST", branchPath("x", "rows"), make([]byte, api.MaxRequestBytes)).wantProblem(t, 503, "UNAVAILABLE", "")
 }
 
 // failing fails with its error.

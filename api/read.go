@@ -11,7 +11,6 @@ import (
 
 	"github.com/thermocline/thermocline/api/rest"
 	"github.com/thermocline/thermocline/reader"
-	"github.com/thermocline/thermocline/record"
 )
 
 // The trailers of a bounded read.
@@ -46,11 +45,11 @@ func (a *API) ReadRows(c *gin.Context, stream, branch string, params rest.ReadRo
 			"an HTTP/1.0 client or proxy cannot tell a whole answer from a cut one; use HTTP/1.1, or NDJSON with end=line"})
 		return
 	}
-	if !a.reads.enter() {
-		a.fail(c, fmt.Errorf("read %s: %d reads are under way already; try again after a pause: %w", name, cap(a.reads), record.ErrBusy))
+	if err := a.reads.enter("read", name); err != nil {
+		a.fail(c, err)
 		return
 	}
-	defer a.reads.leave()
+	defer a.reads.leave(name)
 	result, err := a.b.Reader.Read(c.Request.Context(), name, branch, q)
 	if err != nil {
 		a.fail(c, err)

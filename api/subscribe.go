@@ -2,14 +2,12 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"iter"
 
 	"github.com/gin-gonic/gin"
 
 	"github.com/thermocline/thermocline/api/rest"
 	"github.com/thermocline/thermocline/reader"
-	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
 	"github.com/thermocline/thermocline/subscriber"
 )
@@ -26,11 +24,11 @@ func (a *API) SubscribeRows(c *gin.Context, stream, branch, name string, params 
 		a.fail(c, err)
 		return
 	}
-	if !a.subscribes.enter() {
-		a.fail(c, fmt.Errorf("join subscriber %s of %s: %d subscriber reads are open already; try again after a pause: %w", name, ref, cap(a.subscribes), record.ErrBusy))
+	if err := a.subscribes.enter("join subscriber "+name+" of", ref.Stream); err != nil {
+		a.fail(c, err)
 		return
 	}
-	defer a.subscribes.leave()
+	defer a.subscribes.leave(ref.Stream)
 	var session SubscriberSession
 	defer func() {
 		if session != nil {

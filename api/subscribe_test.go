@@ -1,12 +1,14 @@
 package api_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -470,4 +472,155 @@ func TestSubscriberErrors(t *testing.T) {
 			s.do(call[0], call[1], call[2]).wantProblem(t, c.status, c.code, "subscriber g")
 		}
 	}
+}
+
+// A real node: a subscriber is created, read by members, committed, reset and
+// deleted.
+func TestSubscribersOfANode(t *testing.T) {
+	t.Parallel()
+	s := serve(t, shared, api.Options{})
+	stream := s.stream(map[string]any{"partitions": 2})
+	path := branchPath(stream, "subscribers")
+	s.publish(stream, 0, 4)
+	s.do("POST", path, `{"id":"g","consistency":"EXACTLY_ONCE"}`).want(t, 201, nil)
+	s.do("POST", path, `{"id":"g"}`).wantProblem(t, 409, "ALREADY_EXISTS", "g")
+	s.do("POST", path, `{"id":"a b"}`).wantProblem(t, 400, "INVALID_REQUEST", "a b")
+
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	read := s.join(ctx, stream, "g", "?member=m&columns=seq")
+	first := nextMark(t, read, "assignment")
+	if first.Session < 1 || first.Member != "m" || fmt.Sprint(first.Partitions) != "[0 1]" {
+		t.Errorf("assignment: %+v", first)
+	}
+	var end wireMark
+	for seen := 0; seen < 4; seen += end.rows {
+		end = nextMark(t, read, "checkpoint")
+	}
+	commit := func(session int64, checkpoint int64) answer {
+		return s.do("POST", path+"/g/commit", map[string]int64{"session": session, "checkpoint": checkpoint})
+	}
+	commit(first.Session, end.Checkpoint).want(t, 200, nil)
+	commit(first.Session, end.Checkpoint).want(t, 200, nil) // again
+	commit(first.Session+1, end.Checkpoint).wantProblem(t, 409, "SUBSCRIBER_FENCED", "session")
+
+	var info struct {
+		Cursor              string
+		LagRows, Generation int64
+		Members             []struct{ Member string }
+	}
+	s.do("GET", path+"/g", nil).want(t, 200, &info)
+	if info.LagRows != 0 || info.Cursor != end.Cursor || len(info.Members) != 1 || info.Members[0].Member != "m" {
+		t.Errorf("shown: %+v, want the cursor %s", info, end.Cursor)
+	}
+
+	// A read of the same name takes over at once, and fences what it replaces.
+	second := s.join(ctx, stream, "g", "?member=m&columns=seq")
+	taken := nextMark(t, second, "assignment")
+	if p := nextMark(t, read, "error").Problem; p.Code != "SUBSCRIBER_FENCED" || taken.Session <= first.Session || taken.Cursor != end.Cursor {
+		t.Errorf("taken over: %+v, %+v", p, taken)
+	}
+	commit(first.Session, end.Checkpoint).wantProblem(t, 409, "SUBSCRIBER_FENCED", "session")
+
+	// A reset ends the reads, and the next one begins where it says.
+	s.do("POST", path+"/g/reset", `{"start":{"type":"earliest"}}`).want(t, 200, &info)
+	if p := nextMark(t, second, "error").Problem; p.Code != "SUBSCRIBER_FENCED" || info.Generation < 1 || info.LagRows != 4 {
+		t.Errorf("reset: %+v, %+v", p, info)
+	}
+	leave()
+	ctx, leave = context.WithCancel(t.Context())
+	defer leave()
+	third := s.join(ctx, stream, "g", "?member=m&resume="+end.Cursor)
+	nextMark(t, third, "assignment")
+	s.publish(stream, 4, 1)
+	if m := nextMark(t, third, "checkpoint"); m.rows != 1 {
+		t.Errorf("behind resume: %+v", m)
+	}
+
+	var list struct{ Subscribers []struct{ ID string } }
+	s.do("GET", path, nil).want(t, 200, &list)
+	if len(list.Subscribers) != 1 || list.Subscribers[0].ID != "g" {
+		t.Errorf("list: %+v", list)
+	}
+	s.do("DELETE", path+"/g", nil).want(t, 204, nil)
+	if p := nextMark(t, third, "error").Problem; p.Code != "NOT_FOUND" && p.Code != "SUBSCRIBER_FENCED" {
+		t.Errorf("deleted: %+v", p)
+	}
+	s.do("GET", path+"/g", nil).wantProblem(t, 404, "NOT_FOUND", "g")
+	s.do("GET", path+"/g/rows", nil).wantProblem(t, 404, "NOT_FOUND", "g")
+}
+
+// After a reset of the branch a subscriber stands in the old view until it is reset
+// too.
+func TestSubscriberOfAnotherView(t *testing.T) {
+	t.Parallel()
+	s := serve(t, shared, api.Options{})
+	stream := s.stream(nil)
+	path := branchPath(stream, "subscribers")
+	s.publish(stream, 0, 3)
+	s.do("POST", path, `{"id":"g"}`).want(t, 201, nil)
+	s.do("POST", branchPath(stream, "reset"), nil).want(t, 200, nil)
+	s.do("GET", path+"/g/rows", nil).wantProblem(t, 410, "CURSOR_OF_OTHER_VIEW", "reset")
+	var info struct {
+		CurrentView bool
+		View        int
+	}
+	s.do("GET", path+"/g", nil).want(t, 200, &info)
+	if info.CurrentView || info.View != 1 {
+		t.Errorf("%+v", info)
+	}
+	s.do("POST", path+"/g/reset", `{"start":{"type":"latest"}}`).want(t, 200, &info)
+	if !info.CurrentView || info.View != 2 {
+		t.Errorf("%+v", info)
+	}
+}
+
+// wireMark is a mark as a client reads it, with the number of rows before it.
+type wireMark struct {
+	Kind       string `json:"_thermocline"`
+	Session    int64
+	Member     string
+	Partitions []int
+	Checkpoint int64
+	Cursor     string
+	Problem    problem
+
+	rows int
+}
+
+// nextMark reads up to a mark of the kind; other kinds are passed over.
+func nextMark(t *testing.T, sc *bufio.Scanner, kind string) wireMark {
+	t.Helper()
+	for rows := 0; ; {
+		line := nextLine(t, sc)
+		if !strings.HasPrefix(line, `{"_thermocline":`) {
+			rows++
+			continue
+		}
+		m := wireMark{rows: rows}
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatalf("%v in %s", err, line)
+		}
+		if m.Kind == kind {
+			return m
+		}
+		if m.Kind == "error" {
+			t.Fatalf("the read ended: %s", line)
+		}
+	}
+}
+
+// join opens a push read of a subscriber of a real stream.
+func (s *server) join(ctx context.Context, stream, name, query string) *bufio.Scanner {
+	s.t.Helper()
+	resp, err := s.Client().Do(s.request("GET", branchPath(stream, "subscribers/"+name+"/rows"+query), nil).WithContext(ctx))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { resp.Body.Close() })
+	if resp.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(resp.Body)
+		s.t.Fatalf("join: %s: %s", resp.Status, body)
+	}
+	return bufio.NewScanner(resp.Body)
 }

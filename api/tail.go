@@ -2,14 +2,12 @@ package api
 
 import (
 	"context"
-	"fmt"
 	"iter"
 
 	"github.com/gin-gonic/gin"
 
 	"github.com/thermocline/thermocline/api/rest"
 	"github.com/thermocline/thermocline/reader"
-	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
 )
 
@@ -24,11 +22,11 @@ func (a *API) TailRows(c *gin.Context, stream, branch string, params rest.TailRo
 		a.fail(c, err)
 		return
 	}
-	if !a.tails.enter() {
-		a.fail(c, fmt.Errorf("tail %s: %d tails are open already; try again after a pause: %w", name, cap(a.tails), record.ErrBusy))
+	if err := a.tails.enter("tail", name); err != nil {
+		a.fail(c, err)
 		return
 	}
-	defer a.tails.leave()
+	defer a.tails.leave(name)
 	marks := format == formatSSE || params.Cursors != nil && *params.Cursors == rest.TailRowsParamsCursorsLine
 	a.push(c, format, asText, func(ctx context.Context) (*schema.Schema, iter.Seq2[pushed, error], error) {
 		result, err := a.b.Reader.Tail(ctx, name, branch, q)

@@ -82,6 +82,11 @@ type Options struct {
 	Checkpoints Checkpoints
 	Buffer      hotbuffer.Buffer
 	Datasets    *dataset.Datasets
+	// Holds keeps rows hot for who is about to read them [none].
+	Holds Holds
+	// Fullness is the part of its limit that the hot log uses, from 0 to 1 [0].
+	// Beyond one half nothing that is archived is kept hot.
+	Fullness func() float64
 
 	// Owner names this node in leases: unique among all that share the catalog,
 	// and the same over restarts, so that a node need not wait for the lease of
@@ -95,6 +100,9 @@ type Options struct {
 	WaitingBytes int64
 	// FileBytes is the size at which a data file is closed [256 MiB].
 	FileBytes int64
+	// CompactBytes is the size of a file that compaction makes of small ones,
+	// 128 to 512 MiB [256 MiB].
+	CompactBytes int64
 	// CommitBytes is how much, as it is stored in the hot buffer, goes into one
 	// commit before it ends at the next checkpoint [1 GiB]: a long backlog frees
 	// the hot buffer as it goes, and no crash costs more than this work.
@@ -133,7 +141,9 @@ var Steps = []Step{StepLease, StepLoad, StepFence, StepWrite, StepUpload, StepCo
 type Archiver struct {
 	o Options
 
-	slots chan struct{} // taken while a branch is archived
+	slots      chan struct{} // taken while a branch is archived
+	releases   chan struct{} // taken while rows are released without an archive
+	compacting chan struct{} // full while one is compacted
 
 	mu       sync.Mutex
 	branches map[catalog.BranchID]*branchState
@@ -177,10 +187,13 @@ func New(o Options) (*Archiver, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Fullness == nil {
+		o.Fullness = func() float64 { return 0 }
+	}
 	if o.Reached == nil {
 		o.Reached = func(Step) {}
 	}
-	return &Archiver{o: o, slots: make(chan struct{}, o.Parallel), branches: map[catalog.BranchID]*branchState{}}, nil
+	return &Archiver{o: o, slots: make(chan struct{}, o.Parallel), releases: make(chan struct{}, o.Parallel), compacting: make(chan struct{}, 1), branches: map[catalog.BranchID]*branchState{}}, nil
 }
 
 func set[T int | int64 | time.Duration](v *T, d T) {

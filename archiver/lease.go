@@ -59,8 +59,14 @@ func (a *Archiver) keepLease(ctx context.Context, l catalog.Lease) (_ context.Co
 	}
 }
 
-// releaseLeases gives up all leases, so that another process need not wait.
+// releasing bounds the time to give up all leases at the end.
+const releasing = 5 * time.Second
+
+// releaseLeases gives up all leases, so that another process need not wait. It
+// has a time of its own: most often it is asked for because that of ctx is over.
 func (a *Archiver) releaseLeases(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releasing)
+	defer cancel()
 	a.mu.Lock()
 	states := make([]*branchState, 0, len(a.branches))
 	for _, s := range a.branches {
@@ -69,7 +75,7 @@ func (a *Archiver) releaseLeases(ctx context.Context) {
 	a.mu.Unlock()
 	for _, s := range states {
 		if err := s.lock(ctx); err != nil {
-			return // they run out by themselves
+			return // they run out by themselves, as those of a process that died
 		}
 		for v, l := range s.leases {
 			if err := a.o.Leases.ReleaseLease(ctx, l); err != nil && !errors.Is(err, record.ErrFenced) {

@@ -22,8 +22,8 @@ const (
 	mostPause  = time.Minute
 )
 
-// Run archives each branch when its interval is over, when much is waiting, and
-// to release rows whose hot retention is over; until ctx ends. Failures are
+// Run archives each branch when its interval is over or much is waiting, and
+// releases rows whose hot retention or hold is over; until ctx ends. Failures are
 // logged and tried again. It returns when none of its archives is running any
 // more; Finish comes after it.
 func (a *Archiver) Run(ctx context.Context) error {
@@ -39,18 +39,31 @@ func (a *Archiver) Run(ctx context.Context) error {
 		}
 		branches := a.o.Branches.ArchiveTargets()
 		a.keep(branches)
+		full := a.o.Fullness() > halfFull
 		for _, b := range branches {
 			s := a.state(b)
 			if !s.note.begin(a.o.Now()) {
 				continue
 			}
 			t, err := a.o.Branches.ArchiveTarget(ctx, b)
-			if err != nil || !a.due(s, t) {
+			archive, release := false, false
+			if err == nil {
+				archive, release = a.due(s, t, full)
+			}
+			if !archive && !release {
 				s.note.end()
 				continue
 			}
 			running.Go(func() {
 				defer s.note.end()
+				if !archive {
+					err := a.releaseKept(ctx, b)
+					if err != nil && ctx.Err() == nil && !errors.Is(err, record.ErrNotFound) {
+						s.note.failed(a.o.Now())
+						a.o.Logger.Error("release rows that are archived", "branch", t.Name, "error", err)
+					}
+					return
+				}
 				out, err := a.Archive(ctx, b)
 				switch {
 				case err == nil:
@@ -77,39 +90,45 @@ func (a *Archiver) keep(branches []catalog.BranchID) {
 	maps.DeleteFunc(a.branches, func(b catalog.BranchID, _ *branchState) bool { return !there[b] })
 }
 
-// due tells whether there is anything to do for a branch now.
-func (a *Archiver) due(s *branchState, t Target) bool {
+// due tells whether a branch is to be archived now, or else rows that are archived
+// to be released.
+func (a *Archiver) due(s *branchState, t Target, full bool) (archive, release bool) {
 	if len(t.Views) == 0 {
-		return false
+		return false, false
 	}
 	if len(t.Views) > 1 {
-		return true // a reset is to be finished
+		return true, false // a reset is to be finished
 	}
 	v := t.Views[0]
 	ends, err := a.o.Buffer.Ends(v.ID)
 	if err != nil {
+		return false, false
+	}
+	archived := s.note.archivedOf(v.ID, ends)
+	// Rows are kept hot, and for some the time is over, or room is short.
+	release = archived.RowsSince(ends.Start) > 0 && (full || !a.o.Now().Before(s.note.keptUntil()))
+	return a.archiveDue(s, t, ends, archived), release
+}
+
+func (a *Archiver) archiveDue(s *branchState, t Target, ends hotbuffer.Ends, archived record.Offsets) bool {
+	if ends.End.RowsSince(archived) == 0 {
 		return false
 	}
-	last := s.note.last()
+	v, last := t.Views[0], s.note.last()
 	// A view from before this process is due at once: how long its rows have
 	// waited is not known, and a process that keeps dying must still archive.
 	since := last.begun
 	if since.Before(v.Created) {
 		since = v.Created
 	}
-	over := a.o.Now().Sub(since) >= t.Settings.ArchiveInterval
-	if ends.End.RowsSince(s.note.archivedOf(v.ID, ends)) > 0 {
-		if over {
-			return true
-		}
-		stats, err := a.o.Buffer.Stats(v.ID)
-		if last.view == v.ID {
-			stats.Bytes -= last.bytes
-		}
-		return err == nil && stats.Bytes >= a.o.WaitingBytes
+	if a.o.Now().Sub(since) >= t.Settings.ArchiveInterval {
+		return true
 	}
-	// Everything is archived; rows that are kept hot for their age remain.
-	return over && t.Settings.HotRetention > 0 && ends.End.RowsSince(ends.Start) > 0
+	stats, err := a.o.Buffer.Stats(v.ID)
+	if last.view == v.ID {
+		stats.Bytes -= last.bytes
+	}
+	return err == nil && stats.Bytes >= a.o.WaitingBytes
 }
 
 // Finish archives every branch that has rows waiting, for a clean shutdown,
@@ -191,6 +210,7 @@ type noteState struct {
 	seen    lastSeen
 	pause   time.Duration
 	notTill time.Time
+	kept    time.Time // when rows that are kept hot may go
 
 	// archived is what the dataset held of view when it was last looked at.
 	view     record.ViewID
@@ -215,6 +235,19 @@ func (n *noteState) moved(v record.ViewID, archived record.Offsets) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.view, n.archived = v, archived
+}
+
+// keepUntil notes when rows that are kept hot may go, keptUntil returns it.
+func (n *noteState) keepUntil(t time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.kept = t
+}
+
+func (n *noteState) keptUntil() time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.kept
 }
 
 // archivedOf returns how far v is archived: as it was last seen, else what the
@@ -257,6 +290,18 @@ func (n *noteState) end() {
 	n.busy = false
 }
 
+// failed notes that a release failed.
+func (n *noteState) failed(now time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.backOff(now)
+}
+
+func (n *noteState) backOff(now time.Time) {
+	n.pause = min(max(2*n.pause, leastPause), mostPause)
+	n.notTill = now.Add(n.pause)
+}
+
 func (n *noteState) record(seen lastSeen, out Result, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -273,8 +318,7 @@ func (n *noteState) record(seen lastSeen, out Result, err error) {
 	if err != nil {
 		n.st.Failures++
 		n.st.LastError = err.Error()
-		n.pause = min(max(2*n.pause, leastPause), mostPause)
-		n.notTill = begun.Add(out.Took + n.pause)
+		n.backOff(begun.Add(out.Took))
 		return
 	}
 	n.st.LastSuccess, n.st.LastError = begun, ""

@@ -86,7 +86,9 @@ func TestDue(t *testing.T) {
 		views []View
 		keep  time.Duration
 		gone  bool
-		due   bool
+		due   bool // for an archive
+		free  bool // for a release
+		full  bool // the log
 	}{
 		"no rows":                               {ends: at(0, 0), note: &noteState{}, views: []View{{ID: 1, Created: long}}},
 		"a new view, rows":                      {ends: at(0, 9), note: &noteState{}, views: []View{{ID: 1, Created: now.Add(-time.Second)}}},
@@ -98,16 +100,21 @@ func TestDue(t *testing.T) {
 		"almost as much":                        {ends: at(9, 19), bytes: 149, note: archived(9), views: []View{{ID: 1, Created: long}}},
 		"what another view had does not count":  {ends: at(0, 9), bytes: 100, note: &noteState{view: 7, seen: lastSeen{begun: now, view: 7, bytes: 1 << 40}}, views: []View{{ID: 1, Created: now}}, due: true},
 		"a reset is to be finished":             {ends: at(0, 0), note: archived(9), views: []View{{ID: 1, Created: long}, {ID: 2, Created: now}}, due: true},
-		"archived, kept for the hot retention":  {ends: at(0, 9), note: &noteState{view: 1, archived: record.Offsets{9}}, views: []View{{ID: 1, Created: long}}, keep: time.Hour, due: true},
+		"archived, kept for the hot retention":  {ends: at(0, 9), note: &noteState{view: 1, archived: record.Offsets{9}}, views: []View{{ID: 1, Created: long}}, keep: time.Hour, free: true},
+		"kept a while longer":                   {ends: at(0, 9), note: &noteState{view: 1, archived: record.Offsets{9}, kept: now.Add(time.Millisecond)}, views: []View{{ID: 1, Created: long}}},
+		"kept up to now":                        {ends: at(0, 9), note: &noteState{view: 1, archived: record.Offsets{9}, kept: now}, views: []View{{ID: 1, Created: long}}, free: true},
+		"kept, and more than half full":         {ends: at(0, 9), note: &noteState{view: 1, archived: record.Offsets{9}, kept: now.Add(time.Hour)}, views: []View{{ID: 1, Created: long}}, full: true, free: true},
+		"kept, and new rows wait":               {ends: at(3, 19), note: archived(9), views: []View{{ID: 1, Created: long}}, free: true},
+		"full of rows that wait":                {ends: at(9, 19), note: archived(9), views: []View{{ID: 1, Created: long}}, full: true},
 		"all is released, with a hot retention": {ends: at(9, 9), note: &noteState{view: 1, archived: record.Offsets{9}}, views: []View{{ID: 1, Created: long}}, keep: time.Hour},
 		"the view is gone":                      {gone: true, note: &noteState{}, views: []View{{ID: 1, Created: long}}},
 		"no view":                               {note: &noteState{}},
 	} {
 		b := &ends{ends: c.ends, stats: hotbuffer.Stats{Bytes: c.bytes}, gone: c.gone}
 		a := &Archiver{o: Options{Buffer: b, WaitingBytes: 100, Now: func() time.Time { return now }}}
-		s := &branchState{note: noteState{view: c.note.view, archived: c.note.archived, seen: c.note.seen}}
-		if got := a.due(s, Target{Views: c.views, Settings: catalog.Settings{ArchiveInterval: time.Minute, HotRetention: c.keep}}); got != c.due {
-			t.Errorf("%s: due %v", name, got)
+		s := &branchState{note: noteState{view: c.note.view, archived: c.note.archived, seen: c.note.seen, kept: c.note.kept}}
+		if due, free := a.due(s, Target{Views: c.views, Settings: catalog.Settings{ArchiveInterval: time.Minute, HotRetention: c.keep}}, c.full); due != c.due || free != c.free {
+			t.Errorf("%s: archive %v, release %v", name, due, free)
 		}
 	}
 }

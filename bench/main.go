@@ -3,9 +3,11 @@
 // the hot log, archive, and hybrid read.
 //
 //	go run ./bench [-rows 1000000] [-flights FILE.ndjson.gz] [-dir DIR] [-cpuprofile FILE]
+//	go run ./bench -load [-time 5s]
 //
 // The rows are flights (date, delay, distance, origin, destination): the first
-// rows of FILE, or made up with a fixed seed.
+// rows of FILE, or made up with a fixed seed. With -load it measures latencies
+// under 1 to 1,000 publishers and up to 1,000 tails instead.
 package main
 
 import (
@@ -28,10 +30,21 @@ func main() {
 	clients := flag.Int("clients", 4, "concurrent publishers")
 	batch := flag.Int("batch", 5000, "rows of a publish request")
 	profile := flag.String("cpuprofile", "", "write a CPU profile of all phases here")
+	many := flag.Bool("load", false, "measure many connections instead")
+	each := flag.Duration("time", 5*time.Second, "with -load: how long each number of connections is measured")
+	only := flag.String("only", "", "with -load: only these numbers, like 1000x1000 for publishers and tails")
+	serve := flag.Bool("serve", false, "be the server that -load measures")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, options{*rows, *batch, *clients, *file, *dir, *profile}); err != nil {
+	do := run
+	switch {
+	case *serve:
+		do = serveChild
+	case *many:
+		do = load
+	}
+	if err := in(ctx, do, options{*rows, *batch, *clients, *file, *dir, *profile, *each, *only}); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -40,9 +53,13 @@ func main() {
 type options struct {
 	rows, batch, clients int
 	file, dir, profile   string
+
+	time time.Duration
+	only string
 }
 
-func run(ctx context.Context, o options) error {
+// in makes a directory for data if there is none.
+func in(ctx context.Context, do func(context.Context, options) error, o options) error {
 	if o.dir == "" {
 		d, err := os.MkdirTemp(".", ".bench-*")
 		if err != nil {
@@ -52,6 +69,10 @@ func run(ctx context.Context, o options) error {
 		o.dir = d
 	}
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	return do(ctx, o)
+}
+
+func run(ctx context.Context, o options) error {
 	fmt.Printf("%s %s/%s, %d cores, %d rows a phase, %d rows a request, %d clients\n\n",
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), o.rows, o.batch, o.clients)
 	data, err := loadFlights(o)

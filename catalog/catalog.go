@@ -64,6 +64,8 @@ type Catalog struct {
 	clusterID string
 	schemas   schemaCache
 	closed    atomic.Bool
+	// path is set once the file is known to be good.
+	path string
 }
 
 // Open opens the catalog, creates it if there is none, and migrates an older one
@@ -82,7 +84,10 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
 	defer cancel()
-	err := c.checkFile(ctx)
+	err := checkSum(o.Path) // before the first connection, which may write
+	if err == nil {
+		err = c.checkFile(ctx)
+	}
 	if err == nil {
 		err = migrate(ctx, c.writer)
 	}
@@ -92,6 +97,7 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 	if err != nil {
 		return nil, failed(op, errors.Join(err, c.Close()))
 	}
+	c.path = o.Path
 	return c, nil
 }
 
@@ -102,7 +108,12 @@ func (c *Catalog) Close() error {
 		return nil
 	}
 	// The writer goes last: the last connection folds the log into the file.
-	return errors.Join(c.readers.Close(), c.writer.Close())
+	err := errors.Join(c.readers.Close(), c.writer.Close())
+	if err == nil && c.path != "" {
+		// Without it the next Open checks the structure only.
+		_ = writeSum(c.path)
+	}
+	return err
 }
 
 // ClusterID is the random UUID that the catalog got when it was created. Archives

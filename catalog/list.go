@@ -105,7 +105,8 @@ func parsePageToken(s string) (pageToken, error) {
 	if err == nil {
 		err = json.Unmarshal(b, &parts)
 	}
-	if err != nil || len(parts) != 2 {
+	// Only what we gave out: the same text again.
+	if err != nil || len(parts) != 2 || (pageToken{parts[0], parts[1]}).String() != s {
 		return pageToken{}, fmt.Errorf("%w: page token %q is none of ours; pass the one of the page before, or none", record.ErrInvalid, clip(s))
 	}
 	return pageToken{parts[0], parts[1]}, nil

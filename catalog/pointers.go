@@ -33,6 +33,27 @@ func (c *Catalog) TablePointerReferenced(ctx context.Context, location string) (
 	return referenced, err
 }
 
+// TablePointersBelow returns the locations that begin with prefix, by table.
+func (c *Catalog) TablePointersBelow(ctx context.Context, prefix string) (locations map[string]string, err error) {
+	err = c.read(ctx, "list table pointers below "+prefix, func(ctx context.Context, db *sql.DB) error {
+		rows, err := db.QueryContext(ctx, `SELECT table_uuid, location FROM table_pointers WHERE substr(location, 1, length(CAST($1 AS TEXT))) = $1`, prefix)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		locations = map[string]string{}
+		for rows.Next() {
+			var table, location string
+			if err := rows.Scan(&table, &location); err != nil {
+				return err
+			}
+			locations[table] = location
+		}
+		return rows.Err()
+	})
+	return locations, err
+}
+
 // CreateTablePointer sets the first location of a branch's table: record.ErrExists
 // if it has one, record.ErrNotFound if no branch has that table. After
 // ErrOutcomeUnknown read the pointer.

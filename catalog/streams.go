@@ -184,7 +184,7 @@ func (c *Catalog) DeleteStream(ctx context.Context, id StreamID, notBefore time.
 		if views, err = streamViews(ctx, tx, id); err != nil {
 			return err
 		}
-		if _, err := deleteSubscribers(ctx, tx, `branch_id IN (SELECT id FROM branches WHERE stream_id = $1)`, id); err != nil {
+		if _, err := deleteSubscribers(ctx, tx, `DELETE FROM subscribers WHERE branch_id IN (SELECT id FROM branches WHERE stream_id = $1) RETURNING session`, id); err != nil {
 			return err
 		}
 		const ofStream = `(SELECT id FROM views WHERE stream_id = $1)`

@@ -219,6 +219,12 @@ func (c *Catalog) ListSubscribers(ctx context.Context, b BranchID, after string,
 		`WHERE branch_id = $1 AND name > $2 ORDER BY name LIMIT $3`, b, after, pageLimit(limit))
 }
 
+// AllSubscribers lists the subscribers of all branches by id, those after the given
+// one (0: from the first), at most limit (see DefaultPage).
+func (c *Catalog) AllSubscribers(ctx context.Context, after SubscriberID, limit int) ([]Subscriber, error) {
+	return c.subscribers(ctx, "list all subscribers", `WHERE id > $1 ORDER BY id LIMIT $2`, after, pageLimit(limit))
+}
+
 // ViewSubscribers lists all subscribers whose position is of a view.
 func (c *Catalog) ViewSubscribers(ctx context.Context, v record.ViewID) ([]Subscriber, error) {
 	return c.subscribers(ctx, fmt.Sprintf("list subscribers of view %v", v), `WHERE view_id = $1 ORDER BY id`, v)
@@ -372,7 +378,7 @@ func (c *Catalog) ResetSubscriber(ctx context.Context, id SubscriberID, view rec
 // DeleteSubscriber forgets a subscriber; record.ErrNotFound if there is none.
 func (c *Catalog) DeleteSubscriber(ctx context.Context, id SubscriberID) error {
 	return c.write(ctx, fmt.Sprintf("delete subscriber %v", id), func(ctx context.Context, tx *sql.Tx) error {
-		n, err := deleteSubscribers(ctx, tx, `id = $1`, id)
+		n, err := deleteSubscribers(ctx, tx, `DELETE FROM subscribers WHERE id = $1 RETURNING session`, id)
 		if err == nil && n == 0 {
 			err = fmt.Errorf("%w: %s", record.ErrNotFound, noSubscriber)
 		}
@@ -380,14 +386,25 @@ func (c *Catalog) DeleteSubscriber(ctx context.Context, id SubscriberID) error {
 	})
 }
 
-// deleteSubscribers removes the subscribers of a condition on $1, and remembers
-// their largest session: whoever still has it must not pass for a session of a
-// later subscriber of the same name.
-func deleteSubscribers(ctx context.Context, tx *sql.Tx, where string, id any) (int64, error) {
-	_, err := tx.ExecContext(ctx, `UPDATE counters SET last = (SELECT max(session) FROM subscribers WHERE `+where+`)
-		WHERE name = 'session' AND last < (SELECT max(session) FROM subscribers WHERE `+where+`)`, id)
+// deleteSubscribers runs a DELETE … RETURNING session, and remembers the largest
+// session: whoever still has it must not pass for a session of a later subscriber
+// of the same name.
+func deleteSubscribers(ctx context.Context, tx *sql.Tx, query string, id any) (n int64, err error) {
+	rows, err := tx.QueryContext(ctx, query, id)
 	if err != nil {
 		return 0, err
 	}
-	return changed(ctx, tx, `DELETE FROM subscribers WHERE `+where, id)
+	defer rows.Close()
+	var largest, session int64
+	for ; rows.Next(); n++ {
+		if err := rows.Scan(&session); err != nil {
+			return 0, err
+		}
+		largest = max(largest, session)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || n == 0 {
+		return 0, err
+	}
+	_, err = tx.ExecContext(ctx, `UPDATE counters SET last = $1 WHERE name = 'session' AND last < $1`, largest)
+	return n, err
 }

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
 
 	"github.com/thermocline/thermocline/record"
 )
@@ -150,11 +150,19 @@ func TestListSubscribers(t *testing.T) {
 	if err != nil || len(of) != 7 {
 		t.Errorf("%d subscribers of the view, %v", len(of), err)
 	}
+	all, err := f.AllSubscribers(ctx, 0, 5)
+	if err != nil || len(all) != 5 || all[0].Name != "elsewhere" {
+		t.Errorf("the first of all subscribers: %v, %v", all, err)
+	}
+	if all, err = f.AllSubscribers(ctx, all[4].ID, 5); err != nil || len(all) != 3 {
+		t.Errorf("%d more subscribers, %v", len(all), err)
+	}
 
 	// No more than the bound, and a place is free again after a deletion.
-	for i := range MaxSubscribers - 7 {
-		f.subscriber(t, b, fmt.Sprintf("more%d", i), Subscriber{})
-	}
+	_, err = f.writer.ExecContext(ctx, `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
+		INSERT INTO subscribers SELECT 10000 + i, branch_id, 'more' || i, consistency, view_id, next, checkpoint, generation, session, hold_ms, created_ms, committed_ms
+		FROM n, subscribers WHERE name = 'g0'`, MaxSubscribers-7)
+	ok(t, err)
 	more := Subscriber{Branch: b.ID, Name: "one-more", Consistency: AtLeastOnce, View: b.View.ID}
 	_, err = f.CreateSubscriber(ctx, more)
 	wantErr(t, "beyond the bound", err, record.ErrTooLarge)
@@ -426,32 +434,31 @@ func TestPruneModel(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	ctx := t.Context()
-	var stream int
-	rapid.Check(t, func(rt *rapid.T) {
-		stream++
-		_, b := f.stream(t, fmt.Sprintf("s%d", stream))
+	for seed := range uint64(20) {
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		_, b := f.stream(t, fmt.Sprintf("s%d", seed))
 		v := b.View.ID
 		made := map[int64]time.Time{}
 		last, removedAll := int64(0), int64(0)
 		var subs []int64
-		for range rapid.IntRange(1, 8).Draw(rt, "steps") {
-			switch rapid.SampledFrom([]string{"cuts", "wait", "subscribe", "prune", "prune"}).Draw(rt, "step") {
-			case "cuts":
-				n := rapid.Int64Range(1, 30).Draw(rt, "n")
+		for range 12 {
+			switch rnd.IntN(5) {
+			case 0:
+				n := 1 + rnd.Int64N(30)
 				f.cuts(t, v, last+1, last+n)
 				for i := last + 1; i <= last+n; i++ {
 					made[i] = f.clock.Now()
 				}
 				last += n
-			case "wait":
-				f.clock.advance(time.Duration(rapid.IntRange(1, 96).Draw(rt, "hours")) * time.Hour)
-			case "subscribe":
-				at := rapid.Int64Range(removedAll, max(removedAll, last)).Draw(rt, "at")
+			case 1:
+				f.clock.advance(time.Duration(1+rnd.IntN(96)) * time.Hour)
+			case 2:
+				at := removedAll + rnd.Int64N(last-removedAll+1)
 				o := record.Offset(10 * at)
 				s := f.subscriber(t, b, fmt.Sprintf("g%d", len(subs)), Subscriber{Consistency: ExactlyOnce, Next: record.Offsets{o, o}, Checkpoint: at})
 				subs = append(subs, s.Checkpoint)
-			case "prune":
-				keep := time.Duration(rapid.IntRange(1, 240).Draw(rt, "keep")) * time.Hour
+			default:
+				keep := time.Duration(1+rnd.IntN(240)) * time.Hour
 				before, week := f.clock.Now().Add(-keep), f.clock.Now().Add(-SubscriberKeep)
 				_, err := f.PruneCheckpoints(ctx, before, 4)
 				ok(t, err)
@@ -469,10 +476,10 @@ func TestPruneModel(t *testing.T) {
 			left, err := f.CheckpointsAfter(ctx, v, 0, MaxPage)
 			ok(t, err)
 			if int64(len(left)) != last-removedAll || len(left) > 0 && left[0].Number != removedAll+1 {
-				rt.Fatalf("%d checkpoints are left, %d of %d should be gone", len(left), removedAll, last)
+				t.Fatalf("seed %d: %d checkpoints are left, %d of %d should be gone", seed, len(left), removedAll, last)
 			}
 		}
-	})
+	}
 }
 
 func BenchmarkCommitSubscribers(b *testing.B) {

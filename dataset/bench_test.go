@@ -150,3 +150,28 @@ func BenchmarkScanNothing(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkCompact makes one file of 24 small ones.
+func BenchmarkCompact(b *testing.B) {
+	s := flights()
+	rows, bytes := int64(0), int64(0)
+	for b.Loop() {
+		b.StopTimer()
+		e := newEnv(b)
+		table := e.create(s)
+		for i := 0; i < benchRows; i += benchBatch {
+			batch := flightBatch(s, i, benchBatch)
+			name := dataset.FileName{View: 1, Epoch: 1, Ranges: []dataset.PartRange{{Range: record.Range{Start: record.Offset(i), End: record.Offset(i + benchBatch)}}}}
+			e.commit(dataset.Commit{Add: []dataset.DataFile{e.file(table, s, name, batch)}})
+			batch.Release()
+		}
+		b.StartTimer()
+		c := e.compact(dataset.CompactOptions{Schema: s})
+		if c.Files == 0 {
+			b.Fatal("nothing was compacted")
+		}
+		rows, bytes = rows+c.Rows, bytes+c.Before
+	}
+	b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
+	b.ReportMetric(float64(bytes)/1e6/b.Elapsed().Seconds(), "MB/s")
+}

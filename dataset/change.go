@@ -30,6 +30,7 @@ type change struct {
 	commitID   string
 	summary    summary
 	puts       []pending
+	drop       []int64 // snapshots that expire
 }
 
 // Table properties that are ours.
@@ -152,7 +153,9 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*c
 			return nil, err
 		}
 		if evolved = !s.Equals(ch.schema); evolved {
-			if err := checkEvolution(head.meta, s, c.RemoveAll); err != nil {
+			now, any := head.Head()
+			empty := c.RemoveAll || !any || now.TotalRows == 0 // -1: not known
+			if err := checkEvolution(head.meta, s, empty); err != nil {
 				return nil, err
 			}
 			ch.schema = s
@@ -166,7 +169,10 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*c
 		}
 		moved = c.Marker.moved(old)
 	}
-	if !evolved && !moved && len(c.Add) == 0 && !(c.RemoveAll && head.head != nil) {
+	if c.expire != nil {
+		ch.drop = c.expire(head)
+	}
+	if !evolved && !moved && len(c.Add) == 0 && c.replace == nil && len(ch.drop) == 0 && !(c.RemoveAll && head.head != nil) {
 		return nil, nil
 	}
 	for i := range c.Add {
@@ -208,12 +214,17 @@ func (c *change) evolve() error {
 
 // build makes the new metadata; what must be put before it is in c.puts.
 func (c *change) build(ctx context.Context, commit *Commit) (table.Metadata, error) {
-	if len(commit.Add) > 0 || commit.RemoveAll || commit.Marker != nil {
+	if len(commit.Add) > 0 || commit.RemoveAll || commit.Marker != nil || commit.replace != nil {
 		if err := c.snapshot(ctx, commit); err != nil {
 			return nil, err
 		}
 		if err := c.expire(); err != nil {
 			return nil, fmt.Errorf("dataset: bound the history of table %s: %w", c.base.id, err)
+		}
+	}
+	if len(c.drop) > 0 {
+		if err := c.builder.RemoveSnapshots(c.drop, false); err != nil {
+			return nil, fmt.Errorf("dataset: expire snapshots of table %s: %w", c.base.id, err)
 		}
 	}
 	m, err := c.builder.Build()
@@ -230,20 +241,30 @@ func (c *change) snapshot(ctx context.Context, commit *Commit) error {
 		return err
 	}
 	operation := table.OpAppend
+	marker := commit.Marker
 	var manifests []iceberg.ManifestFile
 	if len(commit.Add) > 0 {
-		m, err := c.addFiles(commit.Add)
+		m, err := c.addFiles(commit.Add, commit.replace)
 		if err != nil {
 			return err
 		}
 		manifests = append(manifests, m)
 	}
-	if commit.RemoveAll {
+	switch {
+	case commit.replace != nil:
+		operation = table.OpReplace
+		if inherited, err = c.replace(ctx, commit.replace, inherited); err != nil {
+			return err
+		}
+		if marker, err = c.carried(); err != nil {
+			return err
+		}
+	case commit.RemoveAll:
 		operation = table.OpOverwrite
 		if inherited, err = c.removeAll(ctx, inherited); err != nil {
 			return err
 		}
-	} else {
+	default:
 		var kept []iceberg.ManifestFile
 		for _, m := range inherited {
 			if live(m) {
@@ -260,12 +281,12 @@ func (c *change) snapshot(ctx context.Context, commit *Commit) error {
 	}
 	props := c.summary.properties(c.base.head)
 	props[commitIDKey] = c.commitID
-	if commit.Marker != nil {
-		marker, err := commit.Marker.properties()
+	if marker != nil {
+		m, err := marker.properties()
 		if err != nil {
 			return err
 		}
-		maps.Copy(props, marker)
+		maps.Copy(props, m)
 	}
 	schemaID := c.schema.ID
 	if err := c.builder.AddSnapshot(&table.Snapshot{
@@ -282,12 +303,23 @@ func (c *change) snapshot(ctx context.Context, commit *Commit) error {
 	if err := c.builder.SetSnapshotRef(table.MainBranch, c.snapshotID, table.BranchRef); err != nil {
 		return fmt.Errorf("dataset: move the head of table %s: %w", c.base.id, err)
 	}
-	if commit.Marker != nil {
+	if marker != nil {
 		if err := c.builder.SetSnapshotRef(markerTag, c.snapshotID, table.TagRef); err != nil {
 			return fmt.Errorf("dataset: tag the marker of table %s: %w", c.base.id, err)
 		}
 	}
 	return nil
+}
+
+// carried is the newest marker under this commit's id: a compaction says what
+// the head says, so that the marker stays near it.
+func (c *change) carried() (*Marker, error) {
+	m, err := c.base.Marker()
+	if err != nil || m == nil {
+		return nil, err
+	}
+	m.CommitID = c.commitID
+	return m, nil
 }
 
 func (c *change) parentID() *int64 {

@@ -34,6 +34,11 @@ type Commit struct {
 	// Check, if set, looks at the table actually committed against, on each
 	// attempt; its error ends the commit.
 	Check func(*Table) error
+
+	// replace: the files of Add take the place of live ones.
+	replace *replacement
+	// expire, if set, names snapshots of the head to drop.
+	expire func(head *Table) []int64
 }
 
 const (
@@ -66,13 +71,20 @@ func (d *Datasets) Create(ctx context.Context, id string, s *schema.Schema, prop
 	err = d.pointers.CreateTablePointer(ctx, id, location)
 	switch {
 	case err == nil:
-	case errors.Is(err, record.ErrExists):
-		d.remove(ctx, []string{location})
-		return nil, fmt.Errorf("dataset: create table %s: %w", id, err)
 	default:
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
+		// Look, also where it exists: it may have been created by this very
+		// call, delivered twice.
+		look, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
 		defer cancel()
-		if at, lookErr := d.pointers.TablePointer(ctx, id); lookErr != nil || at != location {
+		at, lookErr := d.pointers.TablePointer(look, id)
+		switch exists := errors.Is(err, record.ErrExists); {
+		case lookErr == nil && at == location:
+		case exists && lookErr == nil:
+			d.remove(ctx, []string{location})
+			return nil, fmt.Errorf("dataset: create table %s: %w", id, err)
+		case exists:
+			return nil, fmt.Errorf("dataset: create table %s: %w", id, err)
+		default:
 			return nil, fmt.Errorf("dataset: create table %s: %w: %w", id, ErrOutcomeUnknown, err)
 		}
 	}
@@ -170,6 +182,11 @@ func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, 
 			return nil, fmt.Errorf("dataset: commit to table %s refused: %w", head.id, err)
 		}
 	}
+	if c.replace != nil {
+		if err := c.replace.check(ctx, head); err != nil {
+			return nil, fmt.Errorf("dataset: commit to table %s refused: %w", head.id, err)
+		}
+	}
 	ch, err := newChange(ctx, head, commitID, c)
 	if err != nil {
 		return nil, err
@@ -240,17 +257,21 @@ func (d *Datasets) swap(ctx context.Context, head *Table, to, commitID string) e
 			return nil
 		case errors.Is(err, record.ErrNotFound) && try == 1:
 			return fmt.Errorf("dataset: commit to table %s: the table was dropped: %w", head.id, err)
-		case errors.Is(err, record.ErrConflict) && try == 1:
-			return errMoved
 		}
-		// The swap of this try or of one before it may have moved the
-		// pointer, or may do so later. Look where it is.
+		// The swap of this try, also where it was delivered twice and only the
+		// second one answered, or of one before it may have moved the pointer, or
+		// may do so later. Look where it is.
+		refused := errors.Is(err, record.ErrConflict) && try == 1
 		look, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
 		landed, stands, lookErr := d.look(look, head, to, commitID)
 		cancel()
 		switch {
 		case landed:
 			return nil
+		case refused && lookErr == nil && !stands:
+			return errMoved
+		case refused:
+			return errMovedAfterAll
 		case lookErr == nil && !stands:
 			// Locations are never used twice, so no swap from head's can
 			// succeed any more.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -181,10 +182,13 @@ func TestSwappedDataFiles(t *testing.T) {
 		e := newMemEnv(t)
 		table := e.create(numbers())
 		var files []dataset.DataFile
-		for o := record.Offset(0); o < 200; o += 100 {
-			b := numberBatch(numbers(), 0, o, o+100)
+		for range 2 {
+			b := numberBatch(numbers(), 0, 0, 100)
 			defer b.Release()
-			files = append(files, e.fileAs(format, table, numbers(), fileName(0, o, o+100), b))
+			files = append(files, e.fileAs(format, table, numbers(), fileName(0, 0, 100), b))
+		}
+		if files[0].Bytes() != files[1].Bytes() {
+			t.Fatalf("files of %d and %d bytes; the test needs the same size", files[0].Bytes(), files[1].Bytes())
 		}
 		table = e.commit(dataset.Commit{Add: files})
 		key, _ := e.object(files[0].Path())
@@ -253,5 +257,94 @@ func TestTrailerCoversTheEnd(t *testing.T) {
 		if want := binary.BigEndian.Uint32(d.good[at-4*chunks+4*i:]); crc32.Checksum(chunk, c) != want {
 			t.Errorf("the CRC of chunk %d is %08x, want %08x", i, crc32.Checksum(chunk, c), want)
 		}
+	}
+}
+
+// readVersions reads all metadata of the table from scratch.
+func (e *env) readVersions() error {
+	table, err := e.other().Load(e.t.Context(), e.id)
+	if err != nil {
+		return err
+	}
+	for f := range table.Reach(e.t.Context()) {
+		if !f.Former && f.Err != nil {
+			return f.Err
+		}
+	}
+	return nil
+}
+
+// TestMetadataIsChecked: metadata files, manifest lists and manifests of every
+// kind: a flipped bit, a truncation, another file in its place, and a missing
+// file are ErrCorrupt and name it.
+func TestMetadataIsChecked(t *testing.T) {
+	t.Parallel()
+	e := newMemEnv(t)
+	e.create(numbers())
+	for o := record.Offset(0); o < 40; o += 10 {
+		e.addNumbers(o, o+10)
+	}
+	e.compactAll(dataset.CompactOptions{})
+	e.addNumbers(40, 50)
+	e.commit(dataset.Commit{RemoveAll: true})
+	e.addNumbers(50, 60)
+	kinds := map[string][]string{}
+	for f := range e.load().Reach(t.Context()) {
+		if !f.Former && f.What != "data file" {
+			kinds[f.What] = append(kinds[f.What], f.Location)
+		} else if f.Former && f.What == "metadata" {
+			kinds["former metadata"] = append(kinds["former metadata"], f.Location)
+		}
+	}
+	if err := e.readVersions(); err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(5, 5))
+	points, flips := 0, 30
+	if raced {
+		flips = 4
+	}
+	for _, kind := range []string{"metadata", "manifest list", "manifest"} {
+		locations := kinds[kind]
+		if len(locations) < 7 && kind != "metadata" {
+			t.Fatalf("%d %ss", len(locations), kind)
+		}
+		for i, location := range locations {
+			key, good := e.object(location)
+			damages := map[string][]byte{"nothing": {}, "one byte": good[:1], "half of it": good[:len(good)/2], "all but a byte": good[:len(good)-1], "a byte more": append(slices.Clone(good), 0)}
+			for range flips {
+				at := rng.IntN(len(good))
+				bad := slices.Clone(good)
+				bad[at] ^= 1 << rng.IntN(8)
+				damages[fmt.Sprintf("a flipped bit in byte %d", at)] = bad
+			}
+			others := append(slices.Clone(locations[:i]), locations[i+1:]...)
+			if kind == "metadata" {
+				others = kinds["former metadata"]
+			}
+			for _, other := range others {
+				_, damages["the file "+path.Base(other)] = e.object(other)
+			}
+			for what, bad := range damages {
+				e.replace(key, bad)
+				if err := e.readVersions(); !errors.Is(err, record.ErrCorrupt) || !strings.Contains(err.Error(), path.Base(key)) {
+					t.Fatalf("%s %s with %s in its place: %v, want ErrCorrupt with its name", kind, key, what, err)
+				}
+				points++
+			}
+			if err := e.store.Delete(t.Context(), key); err != nil {
+				t.Fatal(err)
+			}
+			if err := e.readVersions(); !errors.Is(err, record.ErrCorrupt) || !strings.Contains(err.Error(), path.Base(key)) {
+				t.Fatalf("%s %s is missing: %v, want ErrCorrupt with its name", kind, key, err)
+			}
+			if err := objstore.Put(t.Context(), e.store, key, good); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Logf("%d damages", points)
+	if err := e.readVersions(); err != nil {
+		t.Fatal(err)
 	}
 }

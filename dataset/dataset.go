@@ -7,7 +7,8 @@
 // The way of a commit: load the head (meta.go), let the caller check it, build
 // manifests (manifest.go) and new metadata in memory, put both as new objects,
 // swap the pointer (commit.go). Nothing is visible before the swap, and what
-// is visible never changes.
+// is visible never changes. Compaction (compact.go) is a commit as well; expiry
+// (expire.go) forgets versions, and only collection (collect.go) deletes.
 //
 // The keys of a table, below the location that its metadata names:
 //
@@ -15,6 +16,13 @@
 //	<table>/metadata/snap-<snapshot>-<uuid>.avro       manifest list
 //	<table>/metadata/<uuid>-m<n>.avro                  manifest
 //	<table>/data/v<view>-e<epoch>-<ranges>-<uuid>.parquet
+//
+// and beside it what Collect remembers:
+//
+//	gc/<table>/<ms>-<uuid>.json
+//
+// No byte of these is believed that has no checksum: a UUID of version 8 says
+// that the file has one, in that UUID (meta.go) or inside (checksum.go).
 package dataset
 
 import (

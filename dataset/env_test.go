@@ -101,6 +101,18 @@ func (p *pointers) TablePointerReferenced(_ context.Context, location string) (b
 	return false, nil
 }
 
+func (p *pointers) TablePointersBelow(_ context.Context, prefix string) (map[string]string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := map[string]string{}
+	for id, at := range p.at {
+		if strings.HasPrefix(at, prefix) {
+			out[id] = at
+		}
+	}
+	return out, nil
+}
+
 // env is a store on disk with datasets on it.
 type env struct {
 	t        testing.TB

@@ -13,8 +13,8 @@ import (
 // one could not be read: in every schema that the table had, a field id must
 // name the same field, of the same type or one that widens to the new one, at
 // the same place. It is the last line of defence; the rules for users are in
-// schema.Evolve. A table that becomes empty with the change has no rows that
-// could lack a required field; those of older snapshots have their own schema.
+// schema.Evolve. A table that is empty, or becomes so with the change, has no rows
+// that could lack a required field; those of older snapshots have their own schema.
 func checkEvolution(m table.Metadata, next *iceberg.Schema, empty bool) error {
 	now := fieldsByID(next)
 	for _, old := range m.Schemas() {
@@ -37,6 +37,9 @@ func checkEvolution(m table.Metadata, next *iceberg.Schema, empty bool) error {
 	current := fieldsByID(m.CurrentSchema())
 	for id, is := range now {
 		was, ok := current[id]
+		if _, whole := current[is.parent]; !ok && is.parent != 0 && !whole {
+			continue // part of something new: rows lack that, not this
+		}
 		if is.field.Required && (!ok || !was.field.Required) {
 			return fmt.Errorf("dataset: field %d (%q) would be required, but rows without it may exist; make it nullable or give it a default: %w", id, is.field.Name, record.ErrInvalid)
 		}

@@ -76,7 +76,7 @@ func after() *schema.Schema {
 	}}
 }
 
-func jsonBatch(t *testing.T, s *schema.Schema, rows string) arrow.RecordBatch {
+func jsonBatch(t testing.TB, s *schema.Schema, rows string) arrow.RecordBatch {
 	t.Helper()
 	b, _, err := array.RecordFromJSON(memory.DefaultAllocator, s.WithSystem().Arrow(), strings.NewReader(rows))
 	if err != nil {
@@ -189,7 +189,7 @@ func TestSchemaInMetadata(t *testing.T) {
 func TestSchemasThatFilesCouldNotBeReadUnder(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
-	e.create(before())
+	e.holdsRow()
 	change := func(f func(s *schema.Schema)) *schema.Schema {
 		s := before()
 		f(s)
@@ -223,5 +223,52 @@ func TestSchemasThatFilesCouldNotBeReadUnder(t *testing.T) {
 	}
 	if n := len(e.load().Metadata().Schemas()); n != 2 {
 		t.Errorf("%d schemas, want those two that were accepted", n)
+	}
+}
+
+// A field that is new may be null as a whole, whatever its parts require; what is
+// new in a field that rows have may not be required.
+func TestNewFieldsWithRequiredParts(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.holdsRow()
+	required := func(id int, name string) schema.Field {
+		return schema.Field{ID: id, Name: name, Type: schema.Type{Kind: schema.Long}}
+	}
+	s := before()
+	s.Fields = append(s.Fields,
+		structOf(40, "box", required(41, "a"), structOf(42, "inner", required(43, "b"))),
+		mapOf(44, "labels", 45, required(46, "")), listOf(47, "list", required(48, "")))
+	if _, err := e.d.SetSchema(t.Context(), e.id, s); err != nil {
+		t.Fatal(err)
+	}
+	place := slices.IndexFunc(s.Fields, func(f schema.Field) bool { return f.Name == "place" })
+	s = s.Clone()
+	s.Fields[place].Type.Fields = append(s.Fields[place].Type.Fields, required(49, "height"))
+	if _, err := e.d.SetSchema(t.Context(), e.id, s); !errors.Is(err, record.ErrInvalid) {
+		t.Errorf("a required field in a struct that rows have: %v", err)
+	}
+}
+
+// holdsRow makes a table of before that holds a row.
+func (e *env) holdsRow() {
+	e.t.Helper()
+	table := e.create(before())
+	row := jsonBatch(e.t, before(), `[{"_view":1,"_partition":0,"_offset":0,"_timestamp":"1970-01-01T00:00:00Z"}]`)
+	defer row.Release()
+	e.commit(dataset.Commit{Add: []dataset.DataFile{e.file(table, before(), fileName(0, 0, 1), row)}})
+}
+
+// A table without rows takes any schema: nothing could lack a field.
+func TestEmptyTableTakesAnySchema(t *testing.T) {
+	t.Parallel()
+	e := newEnv(t)
+	e.create(before())
+	for id := 50; id < 52; id++ {
+		other := &schema.Schema{Fields: []schema.Field{{ID: id, Name: "n", Type: schema.Type{Kind: schema.Long}}}}
+		if _, err := e.d.SetSchema(t.Context(), e.id, other); err != nil {
+			t.Fatal(err)
+		}
+		e.commit(dataset.Commit{Marker: marker(1, 0)}) // a snapshot without rows
 	}
 }

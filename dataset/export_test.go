@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/thermocline/thermocline/dataset/objstore"
+	"github.com/thermocline/thermocline/record"
 )
 
 // SetRowGroupRows makes row groups small enough for tests.
@@ -41,4 +42,19 @@ func (t *Table) WithoutChecksums(ctx context.Context, f DataFile) (DataFile, err
 		return DataFile{}, err
 	}
 	return DataFile{file: b.Build(), table: f.table}, nil
+}
+
+// Candidate is a file to plan a compaction with.
+type Candidate struct {
+	View            record.ViewNumber
+	Bytes, Sequence int64
+}
+
+// ChooseRun plans a compaction.
+func ChooseRun(files []Candidate, target int64) (from, to int) {
+	c := make([]candidate, len(files))
+	for i, f := range files {
+		c[i] = candidate{f.View, f.Bytes, f.Sequence}
+	}
+	return chooseRun(c, target)
 }

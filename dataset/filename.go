@@ -60,31 +60,56 @@ func (n FileName) check() error {
 	return nil
 }
 
-// parseFileName reads the ranges back from the name of a data file; nil if it
-// is none of ours or lists none.
-func parseFileName(location string) []PartRange {
+// parseFileName reads back what the name of a data file of ours tells, and of
+// how many partitions it has rows: more than it has ranges if it lists none.
+func parseFileName(location string) (n FileName, partitions int, ok bool) {
 	name := location[strings.LastIndexByte(location, '/')+1:]
 	parts := strings.Split(name, "-")
-	if len(parts) < 3 || !strings.HasPrefix(parts[0], "v") || !strings.HasPrefix(parts[1], "e") {
-		return nil
+	if len(parts) < 3 {
+		return n, 0, false
 	}
-	var out []PartRange
+	view, err1 := parseNumber(parts[0], "v", 32)
+	epoch, err2 := parseNumber(parts[1], "e", 64)
+	if err1 != nil || err2 != nil {
+		return n, 0, false
+	}
+	n.View, n.Epoch = record.ViewNumber(view), epoch
+	if count, err := parseNumber(parts[2], "n", 32); err == nil {
+		return n, int(count), true
+	}
 	for _, s := range parts[2:] {
 		rest, ok := strings.CutPrefix(s, "p")
 		if !ok {
 			break
 		}
-		n := strings.Split(rest, ".")
-		if len(n) != 3 {
-			return nil
+		v := strings.Split(rest, ".")
+		if len(v) != 3 {
+			return FileName{}, 0, false
 		}
-		p, err1 := strconv.ParseInt(n[0], 10, 32)
-		start, err2 := strconv.ParseInt(n[1], 10, 64)
-		end, err3 := strconv.ParseInt(n[2], 10, 64)
+		p, err1 := parseNumber(v[0], "", 32)
+		start, err2 := parseNumber(v[1], "", 64)
+		end, err3 := parseNumber(v[2], "", 64)
 		if err1 != nil || err2 != nil || err3 != nil {
-			return nil
+			return FileName{}, 0, false
 		}
-		out = append(out, PartRange{record.Partition(p), record.Range{Start: record.Offset(start), End: record.Offset(end)}})
+		n.Ranges = append(n.Ranges, PartRange{record.Partition(p), record.Range{Start: record.Offset(start), End: record.Offset(end)}})
 	}
-	return slices.Clip(out)
+	n.Ranges = slices.Clip(n.Ranges)
+	return n, len(n.Ranges), n.check() == nil
+}
+
+func parseNumber(s, prefix string, bits int) (int64, error) {
+	digits, ok := strings.CutPrefix(s, prefix)
+	if !ok {
+		return 0, strconv.ErrSyntax
+	}
+	return strconv.ParseInt(digits, 10, bits)
+}
+
+// ParseFileName reads what the path of a data file tells: view, epoch, and, if
+// it has rows of at most four partitions, the ranges that its offsets lie in.
+// ok is false for files that are not ours.
+func ParseFileName(location string) (n FileName, ok bool) {
+	n, _, ok = parseFileName(location)
+	return n, ok
 }

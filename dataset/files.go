@@ -61,7 +61,9 @@ func fileInfo(f iceberg.DataFile, sequence, snapshot int64) FileInfo {
 		Lower: f.LowerBoundValues(), Upper: f.UpperBoundValues(), Nulls: f.NullValueCounts(),
 	}
 	i.system = systemBounds(func(id int, k schema.Kind) columnRange { return manifestRange(k, f, id) })
-	i.Ranges = parseFileName(i.Path)
+	if n, _, ok := parseFileName(i.Path); ok {
+		i.Ranges = n.Ranges
+	}
 	if s := i.system; s.known {
 		if s.viewLo == s.viewHi && s.viewLo > 0 && s.viewLo <= math.MaxInt32 {
 			i.View = record.ViewNumber(s.viewLo)

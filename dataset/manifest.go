@@ -91,8 +91,9 @@ func (c *change) finish(m *manifestWriter, content iceberg.ManifestContent) (ice
 	return f, nil
 }
 
-// addFiles writes the manifest of the new files.
-func (c *change) addFiles(files []DataFile) (iceberg.ManifestFile, error) {
+// addFiles writes the manifest of the new files. Those that replace others have
+// rows of an older commit, and its sequence number.
+func (c *change) addFiles(files []DataFile, r *replacement) (iceberg.ManifestFile, error) {
 	spec, err := unpartitioned(c.base.meta)
 	if err != nil {
 		return nil, err
@@ -101,10 +102,13 @@ func (c *change) addFiles(files []DataFile) (iceberg.ManifestFile, error) {
 	if err != nil {
 		return nil, err
 	}
+	var sequence *int64 // nil: inherited from the snapshot
+	if r != nil {
+		sequence = &r.sequence
+	}
 	for i := range files {
 		f := files[i].file
-		// Sequence numbers of added entries are inherited from the snapshot.
-		if err := m.w.Add(iceberg.NewManifestEntry(iceberg.EntryStatusADDED, &c.snapshotID, nil, nil, f)); err != nil {
+		if err := m.w.Add(iceberg.NewManifestEntry(iceberg.EntryStatusADDED, &c.snapshotID, sequence, nil, f)); err != nil {
 			return nil, fmt.Errorf("dataset: add %s: %w", f.FilePath(), err)
 		}
 		c.summary.added(f)

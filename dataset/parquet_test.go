@@ -10,6 +10,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/arrow-go/v18/parquet"
 	"github.com/apache/arrow-go/v18/parquet/file"
 	pqschema "github.com/apache/arrow-go/v18/parquet/schema"
@@ -330,5 +331,46 @@ func TestWriterRefusesBadBatches(t *testing.T) {
 	wantIs(t, err, record.ErrInvalid)
 	for info, err := range e.store.List(t.Context(), e.id+"/data/") {
 		t.Errorf("aborted files left %v, %v", info, err)
+	}
+}
+
+// A file whose dictionary holds a large value once becomes batches of bounded
+// size all the same.
+func TestScanBoundsBatchesOfRepeatedValues(t *testing.T) {
+	t.Parallel()
+	for _, format := range []dataset.Format{dataset.Parquet, dataset.Avro} {
+		t.Run(string(format), func(t *testing.T) {
+			t.Parallel()
+			e := newEnv(t)
+			s := &schema.Schema{Fields: []schema.Field{{ID: 5, Name: "text", Type: schema.Type{Kind: schema.String}}}}
+			table := e.create(s)
+			large := strings.Repeat("x", 50_000)
+			b := array.NewRecordBuilder(memory.DefaultAllocator, s.WithSystem().Arrow())
+			defer b.Release()
+			for o := range record.Offset(400) {
+				b.Field(0).(*array.StringBuilder).Append(large)
+				appendSystem(b, 1, 2, 0, o)
+			}
+			batch := b.NewRecordBatch()
+			defer batch.Release()
+			f := e.fileAs(format, table, s, fileName(0, 0, 400), batch)
+			if f.Bytes() > 1<<20 {
+				t.Fatalf("the file has %d bytes, too many to be a test", f.Bytes())
+			}
+			e.commit(dataset.Commit{Add: []dataset.DataFile{f}})
+			rows := int64(0)
+			for b, err := range e.load().Scan(t.Context(), dataset.ScanOptions{BatchBytes: 1 << 20}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if b.NumRows() > 64 {
+					t.Errorf("a batch of %d rows of %d bytes", b.NumRows(), len(large))
+				}
+				rows += b.NumRows()
+			}
+			if rows != 400 {
+				t.Errorf("%d rows, want 400", rows)
+			}
+		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/parquet"
@@ -35,6 +36,7 @@ type parquetWriter struct {
 	rows    int64
 	pending int64 // bytes in the open row group, before encoding
 	full    bool
+	widest  int64 // see rowBytesKey
 	done    bool
 }
 
@@ -88,9 +90,12 @@ func (p *parquetWriter) Write(batch arrow.RecordBatch) error {
 		return fmt.Errorf("dataset: write %s: %w", p.f.location, err)
 	}
 	p.rows += batch.NumRows()
+	size := int64(0)
 	for _, c := range batch.Columns() {
-		p.pending += int64(c.Data().SizeInBytes())
+		size += memoryBytes(c)
 	}
+	p.pending += size
+	p.widest = max(p.widest, size/batch.NumRows())
 	p.full = p.pending >= rowGroupBytes
 	return nil
 }
@@ -110,6 +115,9 @@ func (p *parquetWriter) Close() (DataFile, error) {
 	}
 	defer p.Abort()
 	p.last.hold = true
+	if err := p.w.AppendKeyValueMetadata(rowBytesKey, strconv.FormatInt(p.widest, 10)); err != nil {
+		return DataFile{}, fmt.Errorf("dataset: end %s: %w", p.f.location, err)
+	}
 	if err := p.w.Close(); err != nil {
 		return DataFile{}, fmt.Errorf("dataset: end %s: %w", p.f.location, err)
 	}

@@ -180,13 +180,12 @@ func (p *projection) project(ctx context.Context, rec arrow.RecordBatch) (arrow.
 	return array.NewRecordBatch(p.schema, cols, rec.NumRows()), nil
 }
 
-// make builds n values of the field, from in where the file has it. Under a
-// null struct the parts may be null whatever they promise.
+// make builds n values of the field, from in where the file has it.
 func (c *columnPlan) make(ctx context.Context, in arrow.Array, n int) (arrow.Array, error) {
 	if c.from < 0 {
 		return c.fill.values(n)
 	}
-	out, err := c.convert(ctx, in)
+	out, err := c.convert(ctx, in, false)
 	if err != nil || out.NullN() == 0 || c.fill == nil {
 		return out, err
 	}
@@ -194,10 +193,12 @@ func (c *columnPlan) make(ctx context.Context, in arrow.Array, n int) (arrow.Arr
 	return c.fill.nulls(out)
 }
 
-func (c *columnPlan) convert(ctx context.Context, in arrow.Array) (arrow.Array, error) {
+// convert brings values of the file into the type wanted. below: a struct around
+// them has nulls, and there they may be null whatever they promise.
+func (c *columnPlan) convert(ctx context.Context, in arrow.Array, below bool) (arrow.Array, error) {
 	switch c.field.Type.Kind {
 	case schema.Struct:
-		return c.convertStruct(ctx, in.(*array.Struct))
+		return c.convertStruct(ctx, in.(*array.Struct), below)
 	case schema.Array:
 		l := in.(*array.List)
 		values, err := c.parts[0].make(ctx, l.ListValues(), l.ListValues().Len())
@@ -243,7 +244,8 @@ func (c *columnPlan) relist(old arrow.ArrayData, values arrow.Array) arrow.Array
 	return array.MakeFromData(d)
 }
 
-func (c *columnPlan) convertStruct(ctx context.Context, in *array.Struct) (arrow.Array, error) {
+func (c *columnPlan) convertStruct(ctx context.Context, in *array.Struct, below bool) (arrow.Array, error) {
+	below = below || in.NullN() > 0
 	parts := make([]arrow.ArrayData, 0, len(c.parts))
 	defer func() {
 		for _, p := range parts {
@@ -258,8 +260,8 @@ func (c *columnPlan) convertStruct(ctx context.Context, in *array.Struct) (arrow
 		}
 		var out arrow.Array
 		var err error
-		if have != nil && in.NullN() > 0 {
-			out, err = part.convert(ctx, have)
+		if have != nil && below {
+			out, err = part.convert(ctx, have, true)
 		} else {
 			out, err = part.make(ctx, have, in.Len())
 		}

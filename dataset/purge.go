@@ -22,12 +22,14 @@ func (d *Datasets) Purge(ctx context.Context, id string) error {
 	if !errors.Is(err, record.ErrNotFound) {
 		return fmt.Errorf("dataset: purge table %s: %w", id, err)
 	}
-	for o, err := range d.store.List(ctx, id+"/") {
-		if err == nil {
-			err = d.store.Delete(ctx, o.Key)
-		}
-		if err != nil {
-			return fmt.Errorf("dataset: purge table %s: %w", id, err)
+	for _, prefix := range []string{id + "/", ledgerPrefix(id)} {
+		for o, err := range d.store.List(ctx, prefix) {
+			if err == nil {
+				err = d.store.Delete(ctx, o.Key)
+			}
+			if err != nil {
+				return fmt.Errorf("dataset: purge table %s: %w", id, err)
+			}
 		}
 	}
 	return nil

@@ -31,8 +31,8 @@ type ScanOptions struct {
 	View     record.ViewNumber
 	From, To record.Offsets
 	// BatchRows bounds the rows of a batch; default 32768. Batches of large
-	// rows are smaller.
-	BatchRows int
+	// rows are smaller: of about BatchBytes, decoded; default 16 MiB.
+	BatchRows, BatchBytes int
 	// Stats, if set, is counted up while the scan runs. Read it afterwards.
 	Stats *ScanStats
 }
@@ -45,9 +45,8 @@ type ScanStats struct {
 }
 
 const (
-	defaultBatchRows = 32 << 10
-	// batchBytes is about how much a batch may hold, decoded.
-	batchBytes = 16 << 20
+	defaultBatchRows  = 32 << 10
+	defaultBatchBytes = 16 << 20
 )
 
 // Scan yields the rows of a snapshot in the order of commits, within a commit
@@ -103,6 +102,7 @@ type scanner struct {
 	// filterColumns are the filter's, by field id.
 	filterColumns map[int]*predicate.Column
 	filled        map[int]bool
+	rowBytes      int64 // of the file being read, see rowBytesKey
 	// avro reads files with the schema avsc.
 	avro *avroReader
 	avsc string
@@ -111,6 +111,9 @@ type scanner struct {
 func (t *Table) scan(ctx context.Context, o ScanOptions, find func(context.Context) (fileSet, error), out chan<- arrow.RecordBatch) error {
 	if o.BatchRows <= 0 {
 		o.BatchRows = defaultBatchRows
+	}
+	if o.BatchBytes <= 0 {
+		o.BatchBytes = defaultBatchBytes
 	}
 	s := &scanner{t: t, o: o, schema: o.Schema, out: out, stats: o.Stats}
 	if s.schema == nil {
@@ -179,8 +182,10 @@ func (s *scanner) send(ctx context.Context, b arrow.RecordBatch) error {
 // rowsPerBatch bounds a batch by rows and by bytes.
 func (s *scanner) rowsPerBatch(rows, bytes int64) int64 {
 	n := int64(s.o.BatchRows)
-	if rows > 0 && bytes > rows {
-		n = min(n, max(1, batchBytes/(bytes/rows)))
+	if rows > 0 {
+		if each := max(bytes/rows, s.rowBytes); each > 0 {
+			n = min(n, max(1, int64(s.o.BatchBytes)/each))
+		}
 	}
 	return n
 }

@@ -139,7 +139,7 @@ func (s *scanner) avroFile(ctx context.Context, f iceberg.DataFile, deleted []in
 		if err != nil {
 			return damaged(ctx, err)
 		}
-		for i := range count {
+		for range count {
 			var datum []byte
 			if datum, buf, data, err = r.foreign.Next(buf, data); err == nil {
 				err = r.program.Append(r.build, datum)
@@ -148,7 +148,7 @@ func (s *scanner) avroFile(ctx context.Context, f iceberg.DataFile, deleted []in
 				return damaged(ctx, fmt.Errorf("row %d: %w", first+int64(r.build.Len()), err))
 			}
 			// Counting bytes walks the columns, so not for each row.
-			if r.build.Len() >= s.o.BatchRows || i&63 == 63 && r.build.Bytes() >= batchBytes {
+			if n := r.build.Len(); n >= s.o.BatchRows || n&15 == 0 && r.build.Bytes() >= s.o.BatchBytes {
 				if err := flush(); err != nil {
 					return err
 				}

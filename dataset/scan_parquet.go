@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -74,6 +75,10 @@ func (s *scanner) parquetFile(ctx context.Context, f iceberg.DataFile, deleted [
 	}
 	// The object is closed here, not by the reader.
 	meta := pf.MetaData()
+	s.rowBytes = 0
+	if text := meta.KeyValueMetadata().FindValue(rowBytesKey); text != nil {
+		s.rowBytes, _ = strconv.ParseInt(*text, 10, 64) // somebody else's
+	}
 	fr, err := newArrowReader(pf)
 	if err != nil {
 		return corrupt(ctx, fmt.Errorf("read the schema: %w", err))

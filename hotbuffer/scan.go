@@ -17,10 +17,10 @@ type PartBatch struct {
 	Skip, Limit int
 }
 
-// A scan holds about scanMemory bytes of batches that it has read and not yet
+// A scan holds about ScanMemory bytes of batches that it has read and not yet
 // yielded, shared by the partitions, within these limits for each.
 const (
-	scanMemory   = 32 << 20
+	ScanMemory   = 32 << 20
 	minReadAhead = 64 << 10
 	maxReadAhead = 1 << 20
 )
@@ -35,6 +35,12 @@ const (
 // where rows below the start are asked for (they have been archived) or rows
 // that are not durable, ErrCorrupt, ErrNotFound, ErrClosed or the context's.
 func Scan(ctx context.Context, b Buffer, v record.ViewID, from, to record.Offsets) iter.Seq2[PartBatch, error] {
+	return ScanWithin(ctx, b, v, from, to, ScanMemory)
+}
+
+// ScanWithin is Scan that holds about so many bytes instead of ScanMemory, where
+// many scans wait for slow consumers.
+func ScanWithin(ctx context.Context, b Buffer, v record.ViewID, from, to record.Offsets, bytes int) iter.Seq2[PartBatch, error] {
 	return func(yield func(PartBatch, error) bool) {
 		var parts []*partScan
 		for p := range to {
@@ -46,7 +52,7 @@ func Scan(ctx context.Context, b Buffer, v record.ViewID, from, to record.Offset
 		if len(parts) == 0 {
 			return
 		}
-		readAhead := min(max(scanMemory/len(parts), minReadAhead), maxReadAhead)
+		readAhead := min(max(bytes/len(parts), minReadAhead), maxReadAhead)
 		for {
 			// parts is in partition order: the first of equal timestamps wins.
 			var first *partScan

@@ -313,25 +313,54 @@ func (c *Checkpointer) After(ctx context.Context, v record.ViewID, pos Cursor, l
 	if err != nil || pos.Next.Covers(latest.Cut) {
 		return nil, err
 	}
-	number := pos.Checkpoint
-	if number >= latest.Number {
-		number = 0 // a hint that cannot be
-	}
-	for {
-		cs, err := c.store.CheckpointsAfter(ctx, v, number, limit)
+	// The hint is not trusted: it may come from a read of other partitions, where
+	// these were not as far. Most often it is right and the next ones follow.
+	if hint := pos.Checkpoint; hint > 0 && hint < latest.Number {
+		cs, err := c.store.CheckpointsAfter(ctx, v, hint-1, limit+1)
 		if err != nil {
 			return nil, err
 		}
-		for i := range cs {
-			if !pos.Next.Covers(cs[i].Cut) {
-				return cs[i:], nil
+		if len(cs) > 0 && cs[0].Number == hint && pos.Next.Covers(cs[0].Cut) {
+			for i := range cs {
+				if !pos.Next.Covers(cs[i].Cut) {
+					return cs[i:], nil
+				}
 			}
 		}
-		if len(cs) == 0 {
-			return []catalog.Checkpoint{latest}, nil
-		}
-		number = cs[len(cs)-1].Number
 	}
+	first, err := c.search(ctx, latest, func(cp catalog.Checkpoint) bool { return !pos.Next.Covers(cp.Cut) })
+	if err != nil {
+		return nil, err
+	}
+	cs, err := c.store.CheckpointsAfter(ctx, v, first.Number-1, limit)
+	if err == nil && len(cs) == 0 {
+		cs = []catalog.Checkpoint{latest}
+	}
+	return cs, err
+}
+
+// search returns the oldest checkpoint that is kept and for which beyond is true.
+// It is true for latest, and for every one behind one for which it is.
+func (c *Checkpointer) search(ctx context.Context, latest catalog.Checkpoint, beyond func(catalog.Checkpoint) bool) (catalog.Checkpoint, error) {
+	found := latest
+	for low := int64(0); low+1 < found.Number; {
+		mid := low + (found.Number-low)/2
+		cs, err := c.store.CheckpointsAfter(ctx, latest.View, mid-1, 1)
+		switch {
+		case err != nil:
+			return catalog.Checkpoint{}, err
+		case len(cs) == 0 || cs[0].Number >= found.Number:
+			return found, nil // those between were pruned, and with them all before
+		case !beyond(cs[0]):
+			low = cs[0].Number
+		default:
+			found = cs[0]
+			if found.Number > mid {
+				return found, nil // likewise
+			}
+		}
+	}
+	return found, nil
 }
 
 // Wait blocks until there is a checkpoint beyond a position, or ctx ends, or

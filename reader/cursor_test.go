@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/record/recordtest"
 )
 
 func TestCursorRoundTrip(t *testing.T) {
@@ -49,7 +50,9 @@ func FuzzParseCursor(f *testing.F) {
 	f.Add("")
 	f.Add("AQEAAA")
 	f.Fuzz(func(t *testing.T, text string) {
-		c, err := ParseCursor(text)
+		var c Cursor
+		var err error
+		recordtest.Bounded(t, 16<<10+64*len(text), func() { c, err = ParseCursor(text) })
 		if err != nil {
 			if !errors.Is(err, record.ErrInvalid) {
 				t.Fatalf("error %v is not ErrInvalid", err)

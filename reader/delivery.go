@@ -87,7 +87,7 @@ func (d *delivery) endEpoch() bool {
 	d.epochs = d.epochs[1:]
 	// Not the cut itself: a cursor of another read may stand beyond it in some
 	// partition, where the predicate let a scan skip rows of the others.
-	d.pos = Cursor{View: d.pos.View, Next: greatest(d.pos.Next, e.Cut), Checkpoint: e.Number}
+	d.pos = Cursor{View: d.pos.View, Next: greatest(d.pos.Next, d.plan.parts.of(e.Cut)), Checkpoint: e.Number}
 	return d.tell(Batch{Next: d.pos, Epoch: e.Number, EpochEnd: true})
 }
 

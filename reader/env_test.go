@@ -34,7 +34,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // temporary directory. Tests move rows from one half to the other step by
 // step, also in ways that an archiver never would.
 type env struct {
-	t        *testing.T
+	t        testing.TB
 	log      *disk.Log
 	datasets *dataset.Datasets
 	store    *checkpoints
@@ -55,7 +55,7 @@ const (
 const envSchema = `{"fields":[{"name":"k","type":"STRING","nullable":false},{"name":"n","type":"LONG","nullable":false},
 	{"name":"s","type":"STRUCT","fields":[{"name":"a","type":"LONG"},{"name":"b","type":"STRING"},{"name":"c","type":"ARRAY","element":{"type":"STRUCT","fields":[{"name":"x","type":"LONG"},{"name":"y","type":"STRING"}]}}]}]}`
 
-func newEnv(t *testing.T, partitions int) *env {
+func newEnv(t testing.TB, partitions int) *env {
 	t.Helper()
 	s, err := schema.Parse([]byte(envSchema))
 	if err != nil {
@@ -217,7 +217,15 @@ func (e *env) archive(to record.Offsets) {
 	if m != nil {
 		from = m.Offsets
 	}
-	e.commit(dataset.Marker{View: view, ViewNumber: number, Offsets: to}, e.file(from, to))
+	through := int64(0) // unknown, where this is no checkpoint
+	e.store.mu.Lock()
+	for _, cp := range e.store.views[view] {
+		if cp.Cut.Equal(to) {
+			through = cp.Timestamp
+		}
+	}
+	e.store.mu.Unlock()
+	e.commit(dataset.Marker{View: view, ViewNumber: number, Offsets: to, ValidThroughMs: through}, e.file(from, to))
 }
 
 func (e *env) release(through record.Offsets) {

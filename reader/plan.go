@@ -16,12 +16,15 @@ import (
 // plan is a request against a schema: which columns are scanned, which rows and
 // columns come out. It belongs to one read.
 type plan struct {
-	scan  *schema.Schema   // needed for output or predicate; the system columns last
-	out   *schema.Schema   // delivered
-	arrow *arrow.Schema    // out in storage form
-	from  []int            // of each delivered column, its index in scan
-	where *predicate.Bound // nil: all rows
-	sel   predicate.Selection
+	scan   *schema.Schema   // needed for output or predicate; the system columns last
+	out    *schema.Schema   // delivered
+	arrow  *arrow.Schema    // out in storage form
+	from   []int            // of each delivered column, its index in scan
+	where  *predicate.Bound // nil: all rows
+	parts  *partitions      // nil: all
+	sel    predicate.Selection
+	ours   predicate.Selection
+	memory memory
 	// decoder of hot rows; nil before the first.
 	decoder *schema.RowDecoder
 }
@@ -30,9 +33,12 @@ func newPlan(t Target, q Request) (*plan, error) {
 	if q.Limit < 0 {
 		return nil, fmt.Errorf("read: limit %d; leave it out for all rows: %w", q.Limit, record.ErrInvalid)
 	}
-	p := &plan{out: t.Schema}
+	parts, err := newPartitions(q.Partitions)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{out: t.Schema, parts: parts, memory: readMemory}
 	all := t.Schema.WithSystem()
-	var err error
 	if q.Columns != nil {
 		if p.out, err = all.Project(q.Columns); err != nil {
 			return nil, fmt.Errorf("read: %w", err)

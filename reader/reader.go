@@ -64,9 +64,14 @@ type Start struct {
 
 // Request is one read.
 type Request struct {
-	Columns     []string // dotted paths; nil: all
-	Where       string   // see schema/predicate; empty: all rows
-	From        Start
+	Columns []string // dotted paths; nil: all
+	Where   string   // see schema/predicate; empty: all rows
+	From    Start
+	// Partitions are those to read; nil: all, also those that the branch gains
+	// later. Rows of the others are neither read nor waited for, and cursors
+	// have for them what From has. An epoch has the rows of these partitions, and
+	// is left out where that is none. One that does not exist yet is waited for.
+	Partitions  []record.Partition
 	Limit       int64 // rows; 0: no limit. Bounded reads only.
 	Consistency Consistency
 	System      bool // also the columns _view, _partition, _offset, _timestamp
@@ -115,13 +120,13 @@ func (r *Reader) Read(ctx context.Context, t Target, q Request) (*Result, error)
 	if err != nil {
 		return nil, err
 	}
-	to, err := r.end(ctx, t, q, from)
+	to, err := r.end(ctx, t, q, p.parts, from)
 	if err != nil {
 		return nil, err
 	}
 	return &Result{Schema: p.out, Batches: func(yield func(Batch, error) bool) {
 		d := delivery{plan: p, pos: from, limit: q.Limit, yield: yield}
-		for c, err := range r.stitch(ctx, t, p, from.Next, to.Next) {
+		for c, err := range r.stitch(ctx, t, p, from.Next, p.parts.of(to.Next)) {
 			if err != nil {
 				yield(Batch{}, err)
 				return
@@ -136,14 +141,14 @@ func (r *Reader) Read(ctx context.Context, t Target, q Request) (*Result, error)
 
 // end is the closing cursor of a bounded read: behind every row that the read
 // may see now, and not before from.
-func (r *Reader) end(ctx context.Context, t Target, q Request, from Cursor) (Cursor, error) {
+func (r *Reader) end(ctx context.Context, t Target, q Request, parts *partitions, from Cursor) (Cursor, error) {
 	if q.Consistency == catalog.ExactlyOnce {
 		c, err := r.checks.Latest(ctx, t.View)
 		// Rows behind the newest checkpoint are not visible yet.
-		return Cursor{View: t.View, Next: greatest(from.Next, c.Cut), Checkpoint: max(from.Checkpoint, c.Number)}, err
+		return Cursor{View: t.View, Next: greatest(from.Next, parts.of(c.Cut)), Checkpoint: max(from.Checkpoint, c.Number)}, err
 	}
 	ends, err := r.buffer.Ends(t.View)
-	return Cursor{View: t.View, Next: ends.End, Checkpoint: from.Checkpoint}, gone(t, err)
+	return Cursor{View: t.View, Next: greatest(from.Next, parts.of(ends.End)), Checkpoint: from.Checkpoint}, gone(t, err)
 }
 
 // Tail returns rows as they become visible and never ends by itself: at least
@@ -163,6 +168,7 @@ func (r *Reader) Tail(ctx context.Context, t Target, q Request) (*Result, error)
 	if err != nil {
 		return nil, err
 	}
+	p.memory = tailMemory
 	from, err := r.begin(ctx, t, q)
 	if err != nil {
 		return nil, err
@@ -192,17 +198,9 @@ func (r *Reader) begin(ctx context.Context, t Target, q Request) (Cursor, error)
 	if c := q.From.Cursor; c != nil && c.View != t.View {
 		return Cursor{}, fmt.Errorf("%w: read again from \"earliest\"", ErrOtherView)
 	}
-	// In this order, because rows that come meanwhile move both.
-	cp, err := r.checks.Latest(ctx, t.View)
+	cp, ends, err := r.bounds(ctx, t)
 	if err != nil {
 		return Cursor{}, err
-	}
-	ends, err := r.buffer.Ends(t.View)
-	if err != nil {
-		return Cursor{}, gone(t, err)
-	}
-	if !ends.End.Covers(cp.Cut) {
-		return Cursor{}, lostRows(t.View, cp, ends.End)
 	}
 	switch c := q.From.Cursor; {
 	case c != nil && !ends.End.Covers(c.Next):
@@ -217,6 +215,23 @@ func (r *Reader) begin(ctx context.Context, t Target, q Request) (Cursor, error)
 		return Cursor{View: t.View, Next: cp.Cut, Checkpoint: cp.Number}, nil
 	}
 	return Cursor{View: t.View, Next: ends.End, Checkpoint: cp.Number}, nil
+}
+
+// bounds returns the newest checkpoint and the ends of the hot rows.
+func (r *Reader) bounds(ctx context.Context, t Target) (catalog.Checkpoint, hotbuffer.Ends, error) {
+	// In this order, because rows that come meanwhile move both.
+	cp, err := r.checks.Latest(ctx, t.View)
+	if err != nil {
+		return catalog.Checkpoint{}, hotbuffer.Ends{}, err
+	}
+	ends, err := r.buffer.Ends(t.View)
+	if err != nil {
+		return catalog.Checkpoint{}, hotbuffer.Ends{}, gone(t, err)
+	}
+	if !ends.End.Covers(cp.Cut) {
+		return catalog.Checkpoint{}, hotbuffer.Ends{}, lostRows(t.View, cp, ends.End)
+	}
+	return cp, ends, nil
 }
 
 // ErrOtherView: the cursor belongs to a view that a reset has replaced, or to
@@ -243,7 +258,8 @@ func (r *Reader) follow(ctx context.Context, t Target, d *delivery) error {
 		if err != nil {
 			return gone(t, err)
 		}
-		for c, err := range r.stitch(ctx, t, d.plan, d.pos.Next, ends.End) {
+		end := d.plan.parts.of(ends.End)
+		for c, err := range r.stitch(ctx, t, d.plan, d.pos.Next, end) {
 			if err != nil {
 				return err
 			}
@@ -251,10 +267,10 @@ func (r *Reader) follow(ctx context.Context, t Target, d *delivery) error {
 				return errStopped
 			}
 		}
-		if !d.caughtUp(ends.End) {
+		if !d.caughtUp(end) {
 			return errStopped
 		}
-		if err := r.buffer.Wait(ctx, t.View, d.pos.Next); err != nil {
+		if err := r.buffer.Wait(ctx, t.View, d.plan.parts.beyond(d.pos.Next)); err != nil {
 			return gone(t, err)
 		}
 	}
@@ -267,15 +283,17 @@ const epochsAhead = 4096
 // followEpochs delivers epoch after epoch. The total order of a view never runs
 // across a checkpoint, so that one pass yields each epoch's rows together.
 func (r *Reader) followEpochs(ctx context.Context, t Target, d *delivery) error {
+	parts := d.plan.parts
 	for {
-		checks, err := r.checks.After(ctx, t.View, d.pos, epochsAhead)
+		own := Cursor{View: t.View, Next: parts.beyond(d.pos.Next), Checkpoint: d.pos.Checkpoint}
+		checks, err := r.checks.After(ctx, t.View, own, epochsAhead)
 		if err != nil {
 			return err
 		}
-		if len(checks) > 0 {
+		if checks = parts.epochs(d.pos.Next, checks); len(checks) > 0 {
 			d.epochs = checks
 			last := checks[len(checks)-1]
-			for c, err := range r.stitch(ctx, t, d.plan, d.pos.Next, last.Cut) {
+			for c, err := range r.stitch(ctx, t, d.plan, d.pos.Next, parts.of(last.Cut)) {
 				if err != nil {
 					return err
 				}
@@ -288,7 +306,7 @@ func (r *Reader) followEpochs(ctx context.Context, t Target, d *delivery) error 
 			}
 			continue
 		}
-		if err := r.checks.Wait(ctx, t.View, d.pos.Next); err != nil {
+		if err := r.checks.Wait(ctx, t.View, parts.beyond(d.pos.Next)); err != nil {
 			return gone(t, err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema/predicate"
 )
 
 // stitch yields the rows of [from, to), per partition in offset order; what the
@@ -121,20 +122,20 @@ func (r *Reader) cold(ctx context.Context, t Target, p *plan, pos *record.Offset
 	}
 	end := least(archived, to)
 	if next := greatest(*pos, end); !heldFrom(next, to, hotStart) {
-		p := firstBeyond(hotStart, next)
+		p := firstBeyond(least(hotStart, to), next)
 		return fmt.Errorf("read view %s: partition %v is archived up to offset %v, but its hot rows begin at %v; the rows between are in neither half: %w",
 			t.View, p, archived.At(p), hotStart.At(p), record.ErrCorrupt)
 	}
 	if !pos.Covers(end) {
 		from := pos.Clone()
 		scan := table.Scan(ctx, dataset.ScanOptions{
-			Schema: p.scan, Filter: p.where, View: t.Number, From: from, To: end,
+			Schema: p.scan, Filter: p.where, View: t.Number, From: from, To: end, BatchBytes: p.memory.cold,
 		})
 		for rows, err := range scan {
 			if err != nil {
 				return err
 			}
-			if err := p.within(rows, t.Number, from, end, *pos, yield); err != nil {
+			if err := p.within(ctx, rows, t.Number, from, end, *pos, yield); err != nil {
 				return err
 			}
 		}
@@ -144,9 +145,9 @@ func (r *Reader) cold(ctx context.Context, t Target, p *plan, pos *record.Offset
 	return nil
 }
 
-// within yields the runs of rows that belong to [from, end) of the view, and
-// moves pos behind each.
-func (p *plan) within(rows arrow.RecordBatch, number record.ViewNumber, from, end, pos record.Offsets, yield func(chunk, error) bool) error {
+// within yields the rows that belong to [from, end) of the view, and moves pos
+// behind them.
+func (p *plan) within(ctx context.Context, rows arrow.RecordBatch, number record.ViewNumber, from, end, pos record.Offsets, yield func(chunk, error) bool) error {
 	views, partitions, offsets, err := p.system(rows)
 	if err != nil {
 		return err
@@ -155,23 +156,36 @@ func (p *plan) within(rows arrow.RecordBatch, number record.ViewNumber, from, en
 		q, o := record.Partition(partitions[i]), record.Offset(offsets[i])
 		return views[i] == int32(number) && q >= 0 && o < end.At(q) && o >= from.At(q)
 	}
-	for i := 0; i < len(offsets); {
-		if !ours(i) {
-			i++
-			continue
+	first, n := 0, len(offsets)
+	for first < n && !ours(first) {
+		first++
+	}
+	last := n
+	for last > first && !ours(last-1) {
+		last--
+	}
+	if first == last {
+		return nil
+	}
+	rows = rows.NewSlice(int64(first), int64(last))
+	defer func() { rows.Release() }()
+	if p.ours.Fill(last-first, func(i int) bool { return ours(first + i) }); p.ours.Count() < last-first {
+		// Partitions that are not read, or an archive that is no interval of the
+		// order. Copied, because runs may be as short as a row.
+		picked, err := predicate.Select(ctx, rows, &p.ours)
+		if err != nil {
+			return err
 		}
-		j := i + 1
-		for j < len(offsets) && ours(j) {
-			j++
-		}
-		c := chunk{rows.NewSlice(int64(i), int64(j)), partitions[i:j], offsets[i:j]}
-		c.behind(pos)
-		ok := yield(c, nil)
-		c.rows.Release()
-		if !ok {
-			return errStopped
-		}
-		i = j
+		rows.Release()
+		rows = picked
+	}
+	if _, partitions, offsets, err = p.system(rows); err != nil {
+		return err
+	}
+	c := chunk{rows, partitions, offsets}
+	c.behind(pos)
+	if !yield(c, nil) {
+		return errStopped
 	}
 	return nil
 }

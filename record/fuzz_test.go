@@ -7,6 +7,8 @@ import (
 
 	"github.com/klauspost/compress/s2"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/thermocline/thermocline/record/recordtest"
 )
 
 func seeds(f *testing.F) {
@@ -95,5 +97,28 @@ func FuzzReader(f *testing.F) {
 				t.Fatalf("row %d changed: %v", i, again.Err())
 			}
 		}
+	})
+}
+
+// FuzzOffsets: offsets as JSON, as they stand in snapshots and come with
+// requests, are taken whole or refused.
+func FuzzOffsets(f *testing.F) {
+	f.Add([]byte(`{"0":1,"3":5}`))
+	f.Add([]byte(`{"0":1,"00":2,"+0":3}`))
+	f.Add([]byte(`{"8191":9223372036854775807}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		recordtest.Bounded(t, 256<<10+64*len(in), func() {
+			var o, again Offsets
+			if o.UnmarshalJSON(in) != nil {
+				return
+			}
+			b, err := o.MarshalJSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := again.UnmarshalJSON(b); err != nil || !again.Equal(o) {
+				t.Fatalf("%v became %v, %v", o, again, err)
+			}
+		})
 	})
 }

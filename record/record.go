@@ -122,16 +122,21 @@ func (o *Offsets) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &m); err != nil {
 		return fmt.Errorf("offsets: %w", err)
 	}
-	out := Offsets{}
+	partitions := 0
 	for k, v := range m {
 		p, err := strconv.ParseInt(k, 10, 32)
-		if err != nil || p < 0 || p >= MaxPartitions {
+		if err != nil || p < 0 || p >= MaxPartitions || strconv.FormatInt(p, 10) != k {
 			return fmt.Errorf("offsets: partition %q is not a number from 0 to %d", k, MaxPartitions-1)
 		}
 		if v < 0 {
 			return fmt.Errorf("offsets: partition %s has the negative offset %d", k, v)
 		}
-		out = out.With(Partition(p), Offset(v))
+		partitions = max(partitions, int(p)+1)
+	}
+	out := make(Offsets, partitions)
+	for k, v := range m {
+		p, _ := strconv.Atoi(k) // looked at above
+		out[p] = Offset(v)
 	}
 	*o = out
 	return nil

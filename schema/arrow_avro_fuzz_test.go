@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/record/recordtest"
 )
 
 // foreignBatch has a column of every layout that clients may send.
@@ -168,7 +169,9 @@ func FuzzArrowToAvro(f *testing.F) {
 		f.Add(b.Bytes())
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		if err := CheckArrowStream(in); err != nil {
+		var err error
+		recordtest.Bounded(t, 64<<10+64*len(in), func() { err = CheckArrowStream(in) })
+		if err != nil {
 			if !errors.Is(err, record.ErrInvalid) {
 				t.Fatal(err)
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/avro"
 
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/record/recordtest"
 )
 
 // TestAvroText pins the .avsc: rows in the log and data files depend on it.
@@ -128,7 +129,9 @@ func FuzzAvroSchema(f *testing.F) {
 	f.Add(field(`["null",{"type":"fixed","name":"f","size":3,"logicalType":"decimal","precision":6,"scale":2}]`))
 	f.Add(field(`{"type":"array","items":{"type":"enum","name":"e","symbols":["A"]},"element-id":7}`))
 	f.Fuzz(func(t *testing.T, avsc string) {
-		s, err := FromAvro([]byte(avsc))
+		var s *Schema
+		var err error
+		recordtest.Bounded(t, 256<<10+1024*len(avsc), func() { s, err = FromAvro([]byte(avsc)) })
 		if err != nil {
 			return
 		}
@@ -148,7 +151,9 @@ func FuzzSchema(f *testing.F) {
 	f.Add([]byte(evolveOld))
 	f.Add([]byte(quakeSchema))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		s, err := ParseAny(text)
+		var s *Schema
+		var err error
+		recordtest.Bounded(t, 256<<10+1024*len(text), func() { s, err = ParseAny(text) })
 		if err != nil {
 			return
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/record/recordtest"
 )
 
 // oneField is a schema of one field "x" with these properties.
@@ -312,7 +313,9 @@ func FuzzJSONRow(f *testing.F) {
 		if ok && (err != nil || !bytes.Equal(fast, slow)) {
 			t.Fatalf("scanner %x, reference %x, %v", fast, slow, err)
 		}
-		got, rowErr := c.Row(nil, row)
+		var got []byte
+		var rowErr error
+		recordtest.Bounded(t, 64<<10+128*len(row), func() { got, rowErr = c.Row(nil, row) })
 		if len(row) <= c.options.MaxRowBytes && (rowErr == nil) != (err == nil) {
 			t.Fatalf("row: %v, reference: %v", rowErr, err)
 		}

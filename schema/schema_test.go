@@ -103,6 +103,7 @@ func TestParseRefuses(t *testing.T) {
 		{`{"fields":[{"name":"a.b","type":"LONG"},{"name":"a","type":"STRUCT","fields":[{"name":"b","type":"LONG"}]}]}`, "dot in its name"},
 		{`{"fields":[{"name":"_Offset","type":"LONG"}]}`, "system column"},
 		{`{"fields":[{"name":"_file","type":"LONG"}]}`, "Iceberg metadata"},
+		{`{"fields":[{"name":"_thermocline","type":"LONG"}]}`, "marks between rows"},
 		{`{"fields":[{"name":"a\u0000","type":"LONG"}]}`, "U+0000"},
 		{`{"fields":[{"name":"` + strings.Repeat("n", 256) + `","type":"LONG"}]}`, "256 bytes"},
 		{`{"fields":[{"name":"a","type":"LONG","id":4}]}`, "system columns"},

@@ -19,12 +19,14 @@ const (
 	MaxPrecision = 38
 )
 
-// reserved are names that no top-level field may have: our system columns and
-// the metadata columns of Iceberg engines.
+// reserved are names that no top-level field may have: our system columns, what
+// marks begin with in NDJSON (a row must not look like one), and the metadata
+// columns of Iceberg engines.
 var reserved = map[string]string{
 	ViewColumn: "a system column", PartitionColumn: "a system column",
 	OffsetColumn: "a system column", TimestampColumn: "a system column",
-	"_file": "an Iceberg metadata column", "_pos": "an Iceberg metadata column",
+	"_thermocline": "the marks between rows",
+	"_file":        "an Iceberg metadata column", "_pos": "an Iceberg metadata column",
 	"_deleted": "an Iceberg metadata column", "_spec_id": "an Iceberg metadata column",
 }
 

@@ -86,7 +86,7 @@ type Info struct {
 	Session, Generation int64
 	Hold                time.Duration
 	Created             time.Time
-	Committed           time.Time // of the last commit or reset; zero: none yet
+	Committed           time.Time // when the position last moved, at first Created
 	Lag                 Lag
 	Members             []MemberInfo // by session
 }
@@ -120,7 +120,7 @@ type Join struct {
 	// Resume is a position that the client has stored itself, exactly once in
 	// the transaction of its output. Partitions that the session is given begin
 	// at the later one of it and what is committed. It is not committed by
-	// joining.
+	// joining: commit the Position of the first assignment for that.
 	Resume *reader.Cursor
 	// Request says what of the rows is wanted: Columns, Where and System. The
 	// other fields are the coordinator's.
@@ -130,8 +130,9 @@ type Join struct {
 // Event is an assignment, or else a batch.
 type Event struct {
 	Assignment *Assignment
-	// Batch is as in reader.Tail. The cursors in it stand for all partitions:
-	// those of others at what was committed.
+	// Batch is as in reader.Tail. The cursors in it stand for all partitions: where
+	// the session was in those that it has, or gave away and may still commit,
+	// and at what was committed in those of others.
 	Batch reader.Batch
 }
 
@@ -141,14 +142,16 @@ type Event struct {
 // It voids the rows of an epoch that is not complete yet: exactly once, drop what
 // came since the last EpochEnd. Partitions that are kept go on behind what was
 // delivered (at least once) or behind the last complete epoch (exactly once).
-// Commit what was delivered of partitions that are gone from the set soon: their
-// next owner waits for it, but not for longer than Options.HandoverTimeout.
+// Commit what was delivered of partitions that are gone from the set soon, with a
+// cursor from before or behind the assignment: their next owner waits for it,
+// but not for longer than Options.HandoverTimeout. When that has passed the
+// assignment comes once more, and cursors from before are fenced.
 type Assignment struct {
 	Session    int64
 	Member     string
 	Partitions []record.Partition // in order; empty: idle until another member goes
-	// Position is where the delivery of Partitions begins; the others stand at
-	// what is committed.
+	// Position is where the delivery of Partitions begins. The others stand as in
+	// the cursors of batches.
 	Position reader.Cursor
 }
 

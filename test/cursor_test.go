@@ -72,8 +72,8 @@ func TestCursorSurvivesArchiving(t *testing.T) {
 	}
 }
 
-// TestEpochsAreFixed reads a stream exactly once, twice: the second time after
-// archiving and a crash. Each numbered epoch must hold the same rows.
+// TestEpochsAreFixed reads a stream exactly once, three times: hot, archived, and
+// after a crash. Each numbered epoch must hold the same bytes.
 func TestEpochsAreFixed(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, checked)
@@ -88,16 +88,18 @@ func TestEpochsAreFixed(t *testing.T) {
 		t.Errorf("%d epochs in 5 s, want some", len(hot))
 	}
 	st.archive(t)
-	s.kill(t)
-	s.start(t)
-	cold := st.epochs(t, rows)
-	if len(hot) != len(cold) {
-		t.Errorf("%d epochs hot, %d cold", len(hot), len(cold))
-	}
-	for number, lines := range hot {
-		if !slices.Equal(lines, cold[number]) {
-			t.Errorf("epoch %d had %d rows hot and has others, %d, cold", number, len(lines), len(cold[number]))
+	for _, state := range []string{"cold", "cold, behind a crash"} {
+		cold := st.epochs(t, rows)
+		if len(hot) != len(cold) {
+			t.Errorf("%d epochs hot, %d %s", len(hot), len(cold), state)
 		}
+		for number, lines := range hot {
+			if !slices.Equal(lines, cold[number]) {
+				t.Errorf("epoch %d had %d rows hot and has others, %d, %s", number, len(lines), len(cold[number]), state)
+			}
+		}
+		s.kill(t)
+		s.start(t)
 	}
 }
 

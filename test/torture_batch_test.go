@@ -160,7 +160,7 @@ func (b *batchReader) run(ctx context.Context) error {
 		}
 		b.rows += rows
 		// The longer the stream, the less often: it should not become all that happens.
-		rest(ctx, 200*time.Millisecond+4*time.Since(begun))
+		rest(ctx, 200*time.Millisecond+min(4*time.Since(begun), 3*time.Second))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,7 +22,7 @@ type fault struct {
 // faults are drawn by weight; a quarter of the cycles has none. Each of those
 // that every run must have is drawn once before the lot decides.
 var faults = []fault{
-	{"none", 25, func(x *torture, t *testing.T) { x.wait(1500) }},
+	{"none", 32, func(x *torture, t *testing.T) { x.wait(1500) }},
 	{"kill", 20, func(x *torture, t *testing.T) {
 		x.kill(t)
 		x.wait(400)
@@ -93,10 +94,7 @@ func drawFault(r *rand.Rand) fault {
 // plan draws the faults of a run: each kind once while there is room, a pause
 // beyond the leases every 50 cycles, and else as the lot falls.
 func planFaults(r *rand.Rand, cycles int) []fault {
-	var plan []fault
-	for i := range faults {
-		plan = append(plan, faults[i])
-	}
+	plan := slices.Clone(faults)
 	for len(plan) < cycles {
 		if len(plan)%50 == 49 {
 			plan = append(plan, pauseBeyondLeases)

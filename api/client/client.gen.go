@@ -944,7 +944,7 @@ type Subscriber struct {
 	LagSeconds float64            `json:"lagSeconds"`
 	Members    []SubscriberMember `json:"members"`
 
-	// Offsets The same position as the first uncommitted offset, by partition
+	// Offsets The same position as the first uncommitted offset, by partition; a partition that is absent stands at 0
 	//
 	// Example: {"0":1000,"1":707}
 	Offsets map[string]int64 `json:"offsets"`
@@ -1262,6 +1262,34 @@ type TailRowsParamsNumbers string
 
 // TailRowsParamsCursors defines parameters for TailRows.
 type TailRowsParamsCursors string
+
+// VerifyBranchParams defines parameters for VerifyBranch.
+type VerifyBranchParams struct {
+	// ProducerColumn Column (STRING or integer) that names the producer of a row. With `sequenceColumn`, each producer's
+	// sequences are checked too: each once, none missing between the smallest and the largest, none going back
+	// within a partition.
+	ProducerColumn *string `form:"producerColumn,omitempty" json:"producerColumn,omitempty"`
+
+	// SequenceColumn Integer column that numbers the rows of a producer
+	SequenceColumn *string `form:"sequenceColumn,omitempty" json:"sequenceColumn,omitempty"`
+
+	// GraceSeconds Age from which on a file that nothing leads to is a failure; younger ones may belong to a commit under way
+	GraceSeconds *int64 `form:"graceSeconds,omitempty" json:"graceSeconds,omitempty"`
+}
+
+// VerifyAllParams defines parameters for VerifyAll.
+type VerifyAllParams struct {
+	// ProducerColumn Column (STRING or integer) that names the producer of a row. With `sequenceColumn`, each producer's
+	// sequences are checked too: each once, none missing between the smallest and the largest, none going back
+	// within a partition.
+	ProducerColumn *string `form:"producerColumn,omitempty" json:"producerColumn,omitempty"`
+
+	// SequenceColumn Integer column that numbers the rows of a producer
+	SequenceColumn *string `form:"sequenceColumn,omitempty" json:"sequenceColumn,omitempty"`
+
+	// GraceSeconds Age from which on a file that nothing leads to is a failure; younger ones may belong to a commit under way
+	GraceSeconds *int64 `form:"graceSeconds,omitempty" json:"graceSeconds,omitempty"`
+}
 
 // CreateStreamJSONRequestBody defines body for CreateStream for application/json ContentType.
 type CreateStreamJSONRequestBody = CreateStream
@@ -1714,7 +1742,10 @@ type ClientInterface interface {
 	// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 	// epoch. A position never goes back, and a commit may be repeated.
 	//
-	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+	// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+	// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+	// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1727,7 +1758,10 @@ type ClientInterface interface {
 	// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 	// epoch. A position never goes back, and a commit may be repeated.
 	//
-	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+	// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+	// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+	// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1810,6 +1844,28 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/tail (the `TailRows` operationId).
 	TailRows(ctx context.Context, stream StreamParameter, branch BranchParameter, params *TailRowsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// VerifyBranch Check all that a branch has stored
+	//
+	// Reads every data file of the dataset's head and every hot row, offset by offset, past all caches, and reports
+	// what breaks a promise: gaps, duplicates, disorder, checksums that fail, rows that differ between data file and hot log,
+	// subscribers' positions that cannot be, files that are missing or that nothing leads to.
+	// Publishing, archiving and resets go on meanwhile.
+	//
+	// The answer is NDJSON, a `VerifyEvent` a line: progress every second, findings as they come, the summary
+	// last. Without a summary the check did not come to its end: then the last line has a `problem`.
+	// Closing the connection ends the check.
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/verify (the `VerifyBranch` operationId).
+	VerifyBranch(ctx context.Context, stream StreamParameter, branch BranchParameter, params *VerifyBranchParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// VerifyAll Check all that is stored
+	//
+	// Checks every branch of every stream, one after the other, as VerifyBranch does, and then what belongs to none: tables
+	// and views of the hot log that no branch has. Streams without the named columns are checked without their producers.
+	//
+	// Corresponds with GET /v1/verify (the `VerifyAll` operationId).
+	VerifyAll(ctx context.Context, params *VerifyAllParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // GetHealth Is the process alive?
@@ -2423,7 +2479,10 @@ func (c *Client) GetSubscriber(ctx context.Context, stream StreamParameter, bran
 // `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 // epoch. A position never goes back, and a commit may be repeated.
 //
-// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2446,7 +2505,10 @@ func (c *Client) CommitSubscriberWithBody(ctx context.Context, stream StreamPara
 // `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 // epoch. A position never goes back, and a commit may be repeated.
 //
-// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2570,6 +2632,48 @@ func (c *Client) SubscribeRows(ctx context.Context, stream StreamParameter, bran
 // Corresponds with GET /v1/streams/{stream}/branches/{branch}/tail (the `TailRows` operationId).
 func (c *Client) TailRows(ctx context.Context, stream StreamParameter, branch BranchParameter, params *TailRowsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewTailRowsRequest(c.Server, stream, branch, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// VerifyBranch Check all that a branch has stored
+//
+// Reads every data file of the dataset's head and every hot row, offset by offset, past all caches, and reports
+// what breaks a promise: gaps, duplicates, disorder, checksums that fail, rows that differ between data file and hot log,
+// subscribers' positions that cannot be, files that are missing or that nothing leads to.
+// Publishing, archiving and resets go on meanwhile.
+//
+// The answer is NDJSON, a `VerifyEvent` a line: progress every second, findings as they come, the summary
+// last. Without a summary the check did not come to its end: then the last line has a `problem`.
+// Closing the connection ends the check.
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch}/verify (the `VerifyBranch` operationId).
+func (c *Client) VerifyBranch(ctx context.Context, stream StreamParameter, branch BranchParameter, params *VerifyBranchParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifyBranchRequest(c.Server, stream, branch, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// VerifyAll Check all that is stored
+//
+// Checks every branch of every stream, one after the other, as VerifyBranch does, and then what belongs to none: tables
+// and views of the hot log that no branch has. Streams without the named columns are checked without their producers.
+//
+// Corresponds with GET /v1/verify (the `VerifyAll` operationId).
+func (c *Client) VerifyAll(ctx context.Context, params *VerifyAllParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewVerifyAllRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4511,6 +4615,176 @@ func NewTailRowsRequest(server string, stream StreamParameter, branch BranchPara
 	return req, nil
 }
 
+// NewVerifyBranchRequest constructs an http.Request for the VerifyBranch method
+func NewVerifyBranchRequest(server string, stream StreamParameter, branch BranchParameter, params *VerifyBranchParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s/verify", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.ProducerColumn != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "producerColumn", *params.ProducerColumn, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.SequenceColumn != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sequenceColumn", *params.SequenceColumn, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.GraceSeconds != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "graceSeconds", *params.GraceSeconds, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewVerifyAllRequest constructs an http.Request for the VerifyAll method
+func NewVerifyAllRequest(server string, params *VerifyAllParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/verify")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.ProducerColumn != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "producerColumn", *params.ProducerColumn, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.SequenceColumn != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sequenceColumn", *params.SequenceColumn, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.GraceSeconds != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "graceSeconds", *params.GraceSeconds, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -4886,7 +5160,10 @@ type ClientWithResponsesInterface interface {
 	// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 	// epoch. A position never goes back, and a commit may be repeated.
 	//
-	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+	// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+	// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+	// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4899,7 +5176,10 @@ type ClientWithResponsesInterface interface {
 	// `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 	// epoch. A position never goes back, and a commit may be repeated.
 	//
-	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+	// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+	// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+	// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+	// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4986,6 +5266,32 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/tail (the `TailRows` operationId).
 	TailRowsWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *TailRowsParams, reqEditors ...RequestEditorFn) (*TailRowsResponse, error)
+
+	// VerifyBranchWithResponse Check all that a branch has stored
+	//
+	// Reads every data file of the dataset's head and every hot row, offset by offset, past all caches, and reports
+	// what breaks a promise: gaps, duplicates, disorder, checksums that fail, rows that differ between data file and hot log,
+	// subscribers' positions that cannot be, files that are missing or that nothing leads to.
+	// Publishing, archiving and resets go on meanwhile.
+	//
+	// The answer is NDJSON, a `VerifyEvent` a line: progress every second, findings as they come, the summary
+	// last. Without a summary the check did not come to its end: then the last line has a `problem`.
+	// Closing the connection ends the check.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/verify (the `VerifyBranch` operationId).
+	VerifyBranchWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *VerifyBranchParams, reqEditors ...RequestEditorFn) (*VerifyBranchResponse, error)
+
+	// VerifyAllWithResponse Check all that is stored
+	//
+	// Checks every branch of every stream, one after the other, as VerifyBranch does, and then what belongs to none: tables
+	// and views of the hot log that no branch has. Streams without the named columns are checked without their producers.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/verify (the `VerifyAll` operationId).
+	VerifyAllWithResponse(ctx context.Context, params *VerifyAllParams, reqEditors ...RequestEditorFn) (*VerifyAllResponse, error)
 }
 
 type GetHealthResponse struct {
@@ -7184,6 +7490,165 @@ func (r TailRowsResponse) ContentType() string {
 	return ""
 }
 
+// VerifyBranchResponse429Headers the declared response headers of an HTTP 429 response for VerifyBranch
+type VerifyBranchResponse429Headers struct {
+	RetryAfter *int
+}
+
+// VerifyBranchResponse503Headers the declared response headers of an HTTP 503 response for VerifyBranch
+type VerifyBranchResponse503Headers struct {
+	RetryAfter *int
+}
+
+type VerifyBranchResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationProblemJSON429 *Busy
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *VerifyBranchResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *VerifyBranchResponse503Headers
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r VerifyBranchResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r VerifyBranchResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r VerifyBranchResponse) GetApplicationProblemJSON429() *Busy {
+	return r.ApplicationProblemJSON429
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r VerifyBranchResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r VerifyBranchResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r VerifyBranchResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r VerifyBranchResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r VerifyBranchResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r VerifyBranchResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// VerifyAllResponse429Headers the declared response headers of an HTTP 429 response for VerifyAll
+type VerifyAllResponse429Headers struct {
+	RetryAfter *int
+}
+
+// VerifyAllResponse503Headers the declared response headers of an HTTP 503 response for VerifyAll
+type VerifyAllResponse503Headers struct {
+	RetryAfter *int
+}
+
+type VerifyAllResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationProblemJSON429 *Busy
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *VerifyAllResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *VerifyAllResponse503Headers
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r VerifyAllResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r VerifyAllResponse) GetApplicationProblemJSON429() *Busy {
+	return r.ApplicationProblemJSON429
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r VerifyAllResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r VerifyAllResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r VerifyAllResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r VerifyAllResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r VerifyAllResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r VerifyAllResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetHealthWithResponse Is the process alive?
 //
 // Returns a wrapper object for the known response body format(s).
@@ -7707,7 +8172,10 @@ func (c *ClientWithResponses) GetSubscriberWithResponse(ctx context.Context, str
 // `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 // epoch. A position never goes back, and a commit may be repeated.
 //
-// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7726,7 +8194,10 @@ func (c *ClientWithResponses) CommitSubscriberWithBodyWithResponse(ctx context.C
 // `cursor` every partition that the session owns moves to the cursor; with `checkpoint` (exactly once) to the end of that
 // epoch. A position never goes back, and a commit may be repeated.
 //
-// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor.
+// An `EXACTLY_ONCE` subscriber takes only ends of epochs: a checkpoint's number, or its cursor. Members that share a
+// subscriber better commit cursors: when a partition is given to a session that was further back in it, numbers
+// come again with its rows. A number means its first epoch then, and where that is committed already, the answer
+// is 400. The cursor of the last `assignment` may be committed as well, which makes a `resume` the position.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7842,6 +8313,44 @@ func (c *ClientWithResponses) TailRowsWithResponse(ctx context.Context, stream S
 		return nil, err
 	}
 	return ParseTailRowsResponse(rsp)
+}
+
+// VerifyBranchWithResponse Check all that a branch has stored
+//
+// Reads every data file of the dataset's head and every hot row, offset by offset, past all caches, and reports
+// what breaks a promise: gaps, duplicates, disorder, checksums that fail, rows that differ between data file and hot log,
+// subscribers' positions that cannot be, files that are missing or that nothing leads to.
+// Publishing, archiving and resets go on meanwhile.
+//
+// The answer is NDJSON, a `VerifyEvent` a line: progress every second, findings as they come, the summary
+// last. Without a summary the check did not come to its end: then the last line has a `problem`.
+// Closing the connection ends the check.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch}/verify (the `VerifyBranch` operationId).
+func (c *ClientWithResponses) VerifyBranchWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *VerifyBranchParams, reqEditors ...RequestEditorFn) (*VerifyBranchResponse, error) {
+	rsp, err := c.VerifyBranch(ctx, stream, branch, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifyBranchResponse(rsp)
+}
+
+// VerifyAllWithResponse Check all that is stored
+//
+// Checks every branch of every stream, one after the other, as VerifyBranch does, and then what belongs to none: tables
+// and views of the hot log that no branch has. Streams without the named columns are checked without their producers.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/verify (the `VerifyAll` operationId).
+func (c *ClientWithResponses) VerifyAllWithResponse(ctx context.Context, params *VerifyAllParams, reqEditors ...RequestEditorFn) (*VerifyAllResponse, error) {
+	rsp, err := c.VerifyAll(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseVerifyAllResponse(rsp)
 }
 
 // ParseGetHealthResponse parses an HTTP response from a GetHealthWithResponse call
@@ -9664,6 +10173,153 @@ func ParseTailRowsResponse(rsp *http.Response) (*TailRowsResponse, error) {
 		response.Headers429 = &headers
 	case rsp.StatusCode == 503:
 		var headers TailRowsResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseVerifyBranchResponse parses an HTTP response from a VerifyBranchWithResponse call
+func ParseVerifyBranchResponse(rsp *http.Response) (*VerifyBranchResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &VerifyBranchResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Busy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers VerifyBranchResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers VerifyBranchResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseVerifyAllResponse parses an HTTP response from a VerifyAllWithResponse call
+func ParseVerifyAllResponse(rsp *http.Response) (*VerifyAllResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &VerifyAllResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Busy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers VerifyAllResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers VerifyAllResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

@@ -938,7 +938,7 @@ type Subscriber struct {
 	LagSeconds float64            `json:"lagSeconds"`
 	Members    []SubscriberMember `json:"members"`
 
-	// Offsets The same position as the first uncommitted offset, by partition
+	// Offsets The same position as the first uncommitted offset, by partition; a partition that is absent stands at 0
 	//
 	// Example: {"0":1000,"1":707}
 	Offsets map[string]int64 `json:"offsets"`
@@ -1257,6 +1257,34 @@ type TailRowsParamsNumbers string
 // TailRowsParamsCursors defines parameters for TailRows.
 type TailRowsParamsCursors string
 
+// VerifyBranchParams defines parameters for VerifyBranch.
+type VerifyBranchParams struct {
+	// ProducerColumn Column (STRING or integer) that names the producer of a row. With `sequenceColumn`, each producer's
+	// sequences are checked too: each once, none missing between the smallest and the largest, none going back
+	// within a partition.
+	ProducerColumn *string `form:"producerColumn,omitempty" json:"producerColumn,omitempty"`
+
+	// SequenceColumn Integer column that numbers the rows of a producer
+	SequenceColumn *string `form:"sequenceColumn,omitempty" json:"sequenceColumn,omitempty"`
+
+	// GraceSeconds Age from which on a file that nothing leads to is a failure; younger ones may belong to a commit under way
+	GraceSeconds *int64 `form:"graceSeconds,omitempty" json:"graceSeconds,omitempty"`
+}
+
+// VerifyAllParams defines parameters for VerifyAll.
+type VerifyAllParams struct {
+	// ProducerColumn Column (STRING or integer) that names the producer of a row. With `sequenceColumn`, each producer's
+	// sequences are checked too: each once, none missing between the smallest and the largest, none going back
+	// within a partition.
+	ProducerColumn *string `form:"producerColumn,omitempty" json:"producerColumn,omitempty"`
+
+	// SequenceColumn Integer column that numbers the rows of a producer
+	SequenceColumn *string `form:"sequenceColumn,omitempty" json:"sequenceColumn,omitempty"`
+
+	// GraceSeconds Age from which on a file that nothing leads to is a failure; younger ones may belong to a commit under way
+	GraceSeconds *int64 `form:"graceSeconds,omitempty" json:"graceSeconds,omitempty"`
+}
+
 // CreateStreamJSONRequestBody defines body for CreateStream for application/json ContentType.
 type CreateStreamJSONRequestBody = CreateStream
 
@@ -1435,6 +1463,12 @@ type ServerInterface interface {
 	// TailRows Follow rows as they arrive
 	// (GET /v1/streams/{stream}/branches/{branch}/tail)
 	TailRows(c *gin.Context, stream StreamParameter, branch BranchParameter, params TailRowsParams)
+	// VerifyBranch Check all that a branch has stored
+	// (GET /v1/streams/{stream}/branches/{branch}/verify)
+	VerifyBranch(c *gin.Context, stream StreamParameter, branch BranchParameter, params VerifyBranchParams)
+	// VerifyAll Check all that is stored
+	// (GET /v1/verify)
+	VerifyAll(c *gin.Context, params VerifyAllParams)
 }
 
 // ServerInterfaceWrapper converts contexts to parameters.
@@ -2820,6 +2854,110 @@ func (siw *ServerInterfaceWrapper) TailRows(c *gin.Context) {
 	siw.Handler.TailRows(c, stream, branch, params)
 }
 
+// VerifyBranch operation middleware
+func (siw *ServerInterfaceWrapper) VerifyBranch(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params VerifyBranchParams
+
+	// ------------- Optional query parameter "producerColumn" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "producerColumn", c.Request.URL.Query(), &params.ProducerColumn, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter producerColumn: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "sequenceColumn" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "sequenceColumn", c.Request.URL.Query(), &params.SequenceColumn, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter sequenceColumn: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "graceSeconds" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "graceSeconds", c.Request.URL.Query(), &params.GraceSeconds, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter graceSeconds: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.VerifyBranch(c, stream, branch, params)
+}
+
+// VerifyAll operation middleware
+func (siw *ServerInterfaceWrapper) VerifyAll(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params VerifyAllParams
+
+	// ------------- Optional query parameter "producerColumn" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "producerColumn", c.Request.URL.Query(), &params.ProducerColumn, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter producerColumn: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "sequenceColumn" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "sequenceColumn", c.Request.URL.Query(), &params.SequenceColumn, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter sequenceColumn: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "graceSeconds" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "graceSeconds", c.Request.URL.Query(), &params.GraceSeconds, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter graceSeconds: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.VerifyAll(c, params)
+}
+
 // GinServerOptions provides options for the Gin server.
 type GinServerOptions struct {
 	BaseURL      string
@@ -2873,6 +3011,8 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/metrics", wrapper.GetBranchMetrics)
 	router.GET(options.BaseURL+"/v1/datasets/:stream/branches/:branch/snapshots", wrapper.ListSnapshots)
 	router.GET(options.BaseURL+"/v1/datasets/:stream/branches/:branch/files", wrapper.ListDataFiles)
+	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/verify", wrapper.VerifyBranch)
+	router.GET(options.BaseURL+"/v1/verify", wrapper.VerifyAll)
 	router.GET(options.BaseURL+"/v1/openapi.yaml", wrapper.GetContract)
 	router.GET(options.BaseURL+"/metrics", wrapper.GetMetrics)
 	router.GET(options.BaseURL+"/healthz", wrapper.GetHealth)

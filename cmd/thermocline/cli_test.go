@@ -265,6 +265,30 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// The null device is nobody to ask, under whatever name it was opened.
+func TestIsTerminal(t *testing.T) {
+	t.Parallel()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	link := filepath.Join(t.TempDir(), "stdin")
+	if err := os.Symlink(os.DevNull, link); err != nil {
+		t.Fatal(err)
+	}
+	stdin, err := os.Open(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+	for _, f := range []any{null, stdin, &bytes.Buffer{}} {
+		if isTerminal(f) {
+			t.Errorf("%T is taken for a person", f)
+		}
+	}
+}
+
 // An answer that is not from a thermocline server says so.
 func TestOtherServer(t *testing.T) {
 	t.Parallel()

@@ -63,7 +63,11 @@ func isTerminal(w any) bool {
 		return false
 	}
 	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && f.Name() != os.DevNull
+	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return false
+	}
+	null, err := os.Stat(os.DevNull) // by what it is: standard input has another name
+	return err != nil || !os.SameFile(info, null)
 }
 
 // confirm asks before something that cannot be undone, if there is a person to

@@ -24,11 +24,17 @@ type scanFlags struct {
 
 func (f *scanFlags) add(c *cobra.Command, from, fromHelp string) {
 	branchFlag(c, &f.branch)
+	f.addRows(c)
+	s := c.Flags()
+	s.StringVar(&f.consistency, "consistency", "", "AT_LEAST_ONCE or EXACTLY_ONCE (default: the stream's setting)")
+	s.StringVar(&f.from, "from", from, fromHelp)
+}
+
+// addRows adds the flags that say what of the rows is wanted.
+func (f *scanFlags) addRows(c *cobra.Command) {
 	s := c.Flags()
 	s.StringSliceVar(&f.columns, "columns", nil, "columns to return, with commas between them (default: all)")
 	s.StringVar(&f.where, "where", "", "rows to return, like \"magnitude >= 4.5 and kind = 'earthquake'\"")
-	s.StringVar(&f.consistency, "consistency", "", "AT_LEAST_ONCE or EXACTLY_ONCE (default: the stream's setting)")
-	s.StringVar(&f.from, "from", from, fromHelp)
 	s.BoolVar(&f.system, "system", false, "add the columns _view, _partition, _offset and _timestamp")
 }
 

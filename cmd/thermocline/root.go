@@ -56,11 +56,18 @@ func run(ctx context.Context, t terminal, args []string) int {
 	if err == nil {
 		return exitOK
 	}
+	var coded *codedError
+	if errors.As(err, &coded) && coded.quiet {
+		return coded.code
+	}
 	fmt.Fprintf(t.err, "thermocline: %v\n", err)
 	var wrong *usageError
 	if !a.started || errors.As(err, &wrong) {
 		fmt.Fprintln(t.err, "Help: thermocline --help, or --help behind a command.")
 		return exitUsage
+	}
+	if coded != nil {
+		return coded.code
 	}
 	return exitFail
 }
@@ -72,7 +79,8 @@ func (a *app) rootCommand() *cobra.Command {
 		Long: `Thermocline keeps streams of rows in two layers, a durable hot buffer and a
 versioned dataset (Apache Iceberg), and reads both as one.
 
-Exit codes: 0 done, 1 the operation failed, 2 the command line was wrong.`,
+Exit codes: 0 done, 1 the operation failed, 2 the command line was wrong (of verify:
+1 there are findings, 2 the check could not be made).`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -90,8 +98,8 @@ Exit codes: 0 done, 1 the operation failed, 2 the command line was wrong.`,
 	}
 	root.PersistentFlags().StringVar(&a.server, "server", server, "address of the server (or THERMOCLINE_SERVER)")
 	root.PersistentFlags().StringVar(&a.output, "output", "table", "form of the output: table or json")
-	root.AddCommand(serveCommand(), a.streamCommand(), a.ingestCommand(), a.readCommand(), a.tailCommand(), a.archiveCommand(),
-		a.offsetsCommand(), a.datasetCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(serveCommand(), a.streamCommand(), a.ingestCommand(), a.readCommand(), a.tailCommand(), a.subscribeCommand(), a.subscriberCommand(), a.archiveCommand(),
+		a.offsetsCommand(), a.datasetCommand(), a.verifyCommand(), a.demoCommand(), a.versionCommand())
 	return root
 }
 

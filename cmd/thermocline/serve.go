@@ -50,8 +50,8 @@ from ~/.aws/credentials, else from the machine's role. The server must honour
 If-None-Match on writes.
 
 SIGINT or SIGTERM ends it cleanly: requests under way are answered, waiting rows
-are archived (for at most 30 s), and the exit code is 0. After kill -9 nothing that
-was acknowledged is missing.`,
+are archived (for at most 30 s), and the exit code is 0. A second signal ends it at
+once. After that, and after kill -9, nothing that was acknowledged is missing.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return serve(c.Context(), f, c.ErrOrStderr()) },
 	}

@@ -53,43 +53,22 @@ type follower struct {
 	received int // rows that this connection brought since position
 }
 
-// errEnded: the connection is gone; go on with another one.
-var errEnded = errors.New("the connection ended")
-
 func (t *follower) run(ctx context.Context, timeout time.Duration) error {
-	var pause backoff
-	alive := time.Now()
-	for {
-		err := t.once(ctx, func() {
-			alive = time.Now()
-			pause.reset()
-		})
-		switch {
-		case ctx.Err() != nil:
-			return nil // the user has seen enough
-		case !errors.Is(err, errEnded) && !retryable(err):
-			return err
-		case time.Since(alive) > timeout:
-			return fmt.Errorf("no connection for %v: %w", timeout, err)
-		}
+	return reconnecting(ctx, timeout, func(seen func()) error { return t.once(ctx, seen) }, func(err error) {
 		if t.position == "latest" {
 			fmt.Fprintf(t.a.err, "thermocline: tail %s: %v; rows that arrive before the next connection are not shown\n", t.stream, err)
 		}
-		if sleep(ctx, pause.pause(err)) != nil {
-			return nil
-		}
-	}
+	})
 }
 
 func (t *follower) once(ctx context.Context, seen func()) error {
 	sse := client.TailRowsParamsFormatSse
 	params := client.TailRowsParams{Format: &sse, From: &t.position}
 	params.Columns, params.Where, params.Consistency, params.System = t.flags.params()
-	// Heartbeats come every few seconds: a silent connection is a dead one.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silence := time.AfterFunc(time.Minute, func() { cancel(errEnded) })
-	defer silence.Stop()
+	dead := time.AfterFunc(silence, func() { cancel(errEnded) })
+	defer dead.Stop()
 	resp, err := t.remote.TailRows(ctx, t.stream, t.flags.branch, &params)
 	if resp, err = t.a.success(resp, err); err != nil {
 		if errors.Is(context.Cause(ctx), errEnded) {
@@ -102,7 +81,7 @@ func (t *follower) once(ctx context.Context, seen func()) error {
 		t.shown = 0 // another latest: what was shown does not come again
 	}
 	return readEvents(resp.Body, func(e event) error {
-		silence.Reset(time.Minute)
+		dead.Reset(silence)
 		seen()
 		return t.event(e)
 	})
@@ -121,17 +100,22 @@ func (t *follower) event(e event) error {
 			return fmt.Errorf("write the rows: %w", err)
 		}
 	case "problem":
-		p := &problem{}
-		if err := json.Unmarshal(e.data, &p.Problem); err != nil || p.Code == "" {
-			return fmt.Errorf("the server sent a problem that is none: %.200q", e.data)
-		}
-		if p.Status == http.StatusServiceUnavailable {
-			return errEnded
-		}
-		return p
+		return problemEvent(e)
 	}
 	if e.id != "" {
 		t.position, t.shown, t.received = e.id, 0, 0
 	}
 	return nil
+}
+
+// problemEvent is the error that a push read ended with.
+func problemEvent(e event) error {
+	p := &problem{}
+	if err := json.Unmarshal(e.data, &p.Problem); err != nil || p.Code == "" {
+		return fmt.Errorf("the server sent a problem that is none: %.200q", e.data)
+	}
+	if p.Status == http.StatusServiceUnavailable {
+		return errEnded
+	}
+	return p
 }

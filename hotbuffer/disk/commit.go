@@ -36,6 +36,7 @@ func (l *Log) runCommitter() {
 		}
 	}
 	l.writeClose()
+	l.writeEnd()
 }
 
 // frame is one frame of a commit that is being put together.

@@ -20,6 +20,11 @@ type Damage struct {
 	Partition record.Partition
 	Offsets   record.Range
 	Reason    string
+	// File is set where the damage is not in a segment.
+	File string
+	// Unknown: rows that were written last may be lost, and nothing is left
+	// that tells which.
+	Unknown bool
 }
 
 func (d *Damage) Error() string {
@@ -27,8 +32,14 @@ func (d *Damage) Error() string {
 	if d.Position < 0 {
 		place = fmt.Sprintf("segment %v", epoch(d.Segment))
 	}
+	if d.File != "" {
+		place = "file " + d.File
+	}
+	if d.Unknown {
+		return fmt.Sprintf("%s: %s: rows written last may be lost, of views that cannot be told: %v", place, d.Reason, record.ErrCorrupt)
+	}
 	if d.Offsets.Len() == 0 {
-		return fmt.Sprintf("%s: %s: no rows are lost: %v", place, d.Reason, record.ErrCorrupt)
+		return fmt.Sprintf("%s: %s: %v", place, d.Reason, record.ErrCorrupt)
 	}
 	return fmt.Sprintf("%s: %s: rows %v of %v partition %v are lost: %v", place, d.Reason, d.Offsets, d.View, d.Partition, record.ErrCorrupt)
 }

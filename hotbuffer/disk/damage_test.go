@@ -419,9 +419,13 @@ func TestDamageIsNotATornTail(t *testing.T) {
 	h.Log = nil
 	h.reopen()
 	d := h.LogStats().Damage
-	if len(d) != 1 || d[0].View != 1 || d[0].Offsets != (record.Range{Start: 1, End: 3}) || !errors.Is(&d[0], record.ErrCorrupt) {
+	if len(d) != 2 || d[1].View != 1 || d[1].Offsets != (record.Range{Start: 1, End: 3}) || !errors.Is(&d[1], record.ErrCorrupt) {
 		t.Fatalf("damage %v", d)
 	}
+	if !d[0].Unknown || !strings.Contains(d[0].Error(), "commits 3 to 3") {
+		t.Errorf("a commit of which nothing is left: %v", &d[0])
+	}
+	d = d[1:]
 	for _, word := range []string{"segment 0000000000000001", "position", "[1,3)", "v1", "partition 0"} {
 		if !strings.Contains(d[0].Error(), word) {
 			t.Errorf("%q does not say %q", d[0].Error(), word)
@@ -441,7 +445,7 @@ func TestDamageIsNotATornTail(t *testing.T) {
 	}
 	// It is told at each start, until it is released.
 	h.reopen()
-	if len(h.LogStats().Damage) != 1 {
+	if d := h.LogStats().Damage; !slices.ContainsFunc(d, func(d Damage) bool { return d.View == 1 && d.Offsets == record.Range{Start: 1, End: 3} }) {
 		t.Error("the damage was forgotten")
 	}
 	if err := h.Release(context.Background(), 1, record.Offsets{3}); err != nil {
@@ -482,30 +486,65 @@ func TestMissingSegment(t *testing.T) {
 	}
 }
 
-// TestNothingReadable: when offsets cannot be known, the log does not open.
+// TestNothingReadable: when offsets cannot be known, the log does not open;
+// after a clean shutdown they are.
 func TestNothingReadable(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, Options{})
 	h.add(1, 0, "row")
+	crashed := h.mem.CrashClone(vfs.CrashCloneCfg{})
 	h.close()
-	for _, name := range h.names() {
-		if strings.HasSuffix(name, segmentSuffix) {
-			write(t, h.mem, name, blockSize, make([]byte, 60<<10))
-		}
-	}
-	o := h.o
-	o.FS = h.mem
-	if _, err := Open("/log", o); !errors.Is(err, record.ErrCorrupt) {
-		t.Fatalf("open: %v", err)
-	}
-	for _, name := range h.names() {
-		if strings.HasSuffix(name, segmentSuffix) {
-			if err := h.mem.Remove("/log/" + name); err != nil {
+	for _, remove := range []bool{false, true} {
+		for _, closed := range []bool{false, true} {
+			o := h.o
+			left := crashed
+			if closed {
+				left = h.mem
+			}
+			left = left.CrashClone(vfs.CrashCloneCfg{})
+			o.FS = left
+			for _, name := range h.names() {
+				if !strings.HasSuffix(name, segmentSuffix) {
+					continue
+				}
+				if remove {
+					if err := left.Remove("/log/" + name); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					write(t, left, name, blockSize, make([]byte, 60<<10))
+				}
+			}
+			l, err := Open("/log", o)
+			if !closed {
+				if !errors.Is(err, record.ErrCorrupt) {
+					t.Fatalf("removed %v: open: %v", remove, err)
+				}
+				continue
+			}
+			for range 2 { // until the rows are released
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := l.Open(context.Background(), 1, hotbuffer.Settings{Type: hotbuffer.LowLatency, Partitions: 2}); err != nil {
+					t.Fatal(err)
+				}
+				if rows, lost := salvage(t, l, 1, 0); len(rows) != 1 || len(lost) != 1 {
+					t.Fatalf("removed %v: rows %q, lost %v", remove, rows, lost)
+				}
+				if d := l.LogStats().Damage; !slices.ContainsFunc(d, func(d Damage) bool { return d.View == 1 && d.Offsets == record.Range{Start: 0, End: 1} }) {
+					t.Fatalf("removed %v: damage %v", remove, d)
+				}
+				left = left.CrashClone(vfs.CrashCloneCfg{})
+				if err := l.Close(); err != nil {
+					t.Fatal(err)
+				}
+				o.FS = left
+				l, err = Open("/log", o)
+			}
+			if err := errors.Join(err, l.Close()); err != nil {
 				t.Fatal(err)
 			}
 		}
-	}
-	if _, err := Open("/log", o); !errors.Is(err, record.ErrCorrupt) {
-		t.Fatalf("open without segments: %v", err)
 	}
 }

@@ -203,8 +203,8 @@ func TestFull(t *testing.T) {
 		if !full {
 			t.Fatalf("round %d: never full", round)
 		}
-		if s := h.LogStats(); s.Size > s.Limit {
-			t.Fatalf("%d bytes of at most %d", s.Size, s.Limit)
+		if s := h.LogStats(); s.Size > s.Limit || !errors.Is(s.Stalled, record.ErrFull) {
+			t.Fatalf("%d bytes of at most %d, stalled: %v", s.Size, s.Limit, s.Stalled)
 		}
 		if got := readFrom(t, h.Log, 1, 0, start); len(got) != len(stored)-int(start) {
 			t.Fatalf("%d rows of %d", len(got), len(stored)-int(start))
@@ -591,7 +591,7 @@ func TestKilled(t *testing.T) {
 	m.view(2, 2)
 	for round := range 6 {
 		for i := range 12 {
-			if err := m.append(l, record.ViewID(1+i%2), i%3 == 0, modelPart{0, sized("a", 2, 2000)}, modelPart{1, sized("b", 1, 100)}); err != nil {
+			if err := m.append(l, record.ViewID(1+i%2), retryBy(i%3), modelPart{0, sized("a", 2, 2000)}, modelPart{1, sized("b", 1, 100)}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -121,35 +121,3 @@ func TestCheckpointRoundTrip(t *testing.T) {
 		t.Errorf("%d ranges, want %d", got.ranges, s.ranges)
 	}
 }
-
-// FuzzScan: any bytes in a segment are scanned without a panic, and what is
-// visited validates.
-func FuzzScan(f *testing.F) {
-	frame := aFrame()
-	commit := make([]byte, 2*blockSize)
-	at := commitHeaderSize + tocEntrySize
-	copy(commit[at:], frame)
-	tocEntry{view: 7, partition: 2, rows: 1, base: 5, pos: at, len: len(frame)}.put(commit[commitHeaderSize:])
-	commitHeader{epoch: 3, number: 4, length: at + len(frame), frames: 1}.put(commit, &testID)
-	f.Add(commit, true)
-	f.Add(append(bytes.Clone(commit), commit...), false)
-	f.Add(append(bytes.Repeat([]byte{0xff}, blockSize), commit...), false)
-	f.Fuzz(func(t *testing.T, in []byte, last bool) {
-		buf := append(append(make([]byte, blockSize), in...), make([]byte, blockSize)...)
-		s := scanner{
-			id: &testID, epoch: 3, buf: buf, last: last,
-			frame: func(h *frameHeader, b record.Batch, payload []byte, pos int64) error {
-				if h.kind == rowsFrame && (b.BaseOffset() != h.base || b.Len() != h.rows) {
-					t.Fatal("a frame that does not fit its header")
-				}
-				return nil
-			},
-			end: func(commitHeader) error { return nil }, lost: func(Damage) {},
-		}
-		if _, err := s.scan(); err != nil {
-			t.Fatal(err)
-		}
-		_, _ = decodeViews(in)
-		_ = newProducers(1000).load(in)
-	})
-}

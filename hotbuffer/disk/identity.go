@@ -47,15 +47,19 @@ func readIdentity(fs vfs.FS, dir string) (id *logID, begun bool, err error) {
 	return id, true, nil
 }
 
-// writeIdentity replaces the file durably: a crash leaves the old one or the
-// new one.
+// writeIdentity writes the file LOG.
 func writeIdentity(fs vfs.FS, dir string, dirFile vfs.File, id *logID) error {
 	b := make([]byte, identitySize)
 	be.PutUint64(b, identityMagic)
 	be.PutUint32(b[12:], formatVersion)
 	copy(b[16:], id[:])
 	be.PutUint32(b[8:], crc32.Checksum(b[12:], castagnoli))
-	name := fs.PathJoin(dir, identityName)
+	return writeFile(fs, dir, dirFile, identityName, b)
+}
+
+// writeFile replaces a file durably: a crash leaves the old one or the new one.
+func writeFile(fs vfs.FS, dir string, dirFile vfs.File, base string, b []byte) error {
+	name := fs.PathJoin(dir, base)
 	f, err := fs.Create(name+".new", writeCategory)
 	if err != nil {
 		return err

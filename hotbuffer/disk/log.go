@@ -64,6 +64,7 @@ type Options struct {
 	queueRequests  int
 	queueBytes     int64
 	producerRanges int
+	fullRetry      time.Duration // how often a full disk is tried again
 }
 
 const (
@@ -101,6 +102,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.producerRanges == 0 {
 		o.producerRanges = 512 << 10
+	}
+	if o.fullRetry == 0 {
+		o.fullRetry = time.Second
 	}
 	if o.SegmentBytes < minSegmentBytes || o.SegmentBytes > maxSegmentBytes || o.SegmentBytes%blockSize != 0 {
 		return o, fmt.Errorf("segment size %d is not a multiple of %d from %d to %d: %w", o.SegmentBytes, blockSize, minSegmentBytes, maxSegmentBytes, record.ErrInvalid)

@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -10,7 +9,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"pgregory.net/rapid"
 
-	"github.com/thermocline/thermocline/hotbuffer"
 	"github.com/thermocline/thermocline/record"
 )
 
@@ -33,14 +31,8 @@ func TestRandom(t *testing.T) {
 			if d := l.LogStats().Damage; len(d) > 0 {
 				rt.Fatalf("damage: %v", &d[0])
 			}
-			for id := record.ViewID(1); id <= newest; id++ {
-				if m.view(id, 2).dropped {
-					continue
-				}
-				s := hotbuffer.Settings{Type: hotbuffer.LowLatency, Partitions: 2, Compressed: id%2 == 0}
-				if err := l.Open(context.Background(), id, s); err != nil {
-					rt.Fatal(err)
-				}
+			if err := m.openAll(l, newest); err != nil {
+				rt.Fatal(err)
 			}
 		}
 		open(mem)
@@ -63,7 +55,7 @@ func TestRandom(t *testing.T) {
 				for i := range record.Partition(rapid.IntRange(1, 2).Draw(rt, "parts")) {
 					parts = append(parts, modelPart{(first + i) % 2, sized(fmt.Sprint(n), rapid.IntRange(1, 5).Draw(rt, "rows"), rapid.SampledFrom([]int{0, 10, 3000, 9000}).Draw(rt, "size"))})
 				}
-				if err := m.append(l, pick(), rapid.Bool().Draw(rt, "producer"), parts...); err != nil && !errors.Is(err, record.ErrFull) {
+				if err := m.append(l, pick(), rapid.SampledFrom([]retryBy{nothing, sequence, key}).Draw(rt, "retry by"), parts...); err != nil && !errors.Is(err, record.ErrFull) {
 					rt.Fatal(err)
 				}
 			},
@@ -87,11 +79,23 @@ func TestRandom(t *testing.T) {
 				}
 				id := pick()
 				newest++
-				m.view(newest, 2)
-				if err := l.Open(context.Background(), newest, hotbuffer.Settings{Type: hotbuffer.LowLatency, Partitions: 2}); err != nil {
+				if err := m.open(l, newest, 2); err != nil {
 					rt.Fatal(err)
 				}
 				if err := m.drop(l, id); err != nil {
+					rt.Fatal(err)
+				}
+			},
+			"grow": func(rt *rapid.T) {
+				id := pick()
+				if n := len(m.views[id].rows); n < 5 {
+					if err := m.open(l, id, n+1); err != nil {
+						rt.Fatal(err)
+					}
+				}
+			},
+			"repeat": func(rt *rapid.T) {
+				if err := m.repeatAll(l); err != nil {
 					rt.Fatal(err)
 				}
 			},

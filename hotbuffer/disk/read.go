@@ -27,6 +27,17 @@ func (s *span) takes(r run) bool {
 
 // Read implements hotbuffer.Buffer.
 func (l *Log) Read(ctx context.Context, id record.ViewID, p record.Partition, from record.Offset, maxBytes int) ([]record.Batch, error) {
+	return l.read(ctx, id, p, from, maxBytes, l.cache)
+}
+
+// ReadStored is Read from the files alone: it shows what stands there, also of
+// batches that are still in memory. Damage that names its place and rows is a
+// *Damage.
+func (l *Log) ReadStored(ctx context.Context, id record.ViewID, p record.Partition, from record.Offset, maxBytes int) ([]record.Batch, error) {
+	return l.read(ctx, id, p, from, maxBytes, nil)
+}
+
+func (l *Log) read(ctx context.Context, id record.ViewID, p record.Partition, from record.Offset, maxBytes int, c *cache) ([]record.Batch, error) {
 	fail := func(err error) ([]record.Batch, error) {
 		return nil, fmt.Errorf("read %v partition %v from %v: %w", id, p, from, err)
 	}
@@ -47,7 +58,7 @@ func (l *Log) Read(ctx context.Context, id record.ViewID, p record.Partition, fr
 		}
 	}()
 
-	r := reading{log: l, view: id, partition: p, next: from, maxBytes: maxBytes}
+	r := reading{log: l, cache: c, view: id, partition: p, next: from, maxBytes: maxBytes}
 	for _, s := range spans {
 		if err = r.span(s); err != nil || r.bytes >= maxBytes {
 			break
@@ -126,6 +137,7 @@ func (v *view) plan(id record.Partition, from record.Offset, maxBytes int) (span
 // reading collects the batches of one Read.
 type reading struct {
 	log       *Log
+	cache     *cache // nil: only what the files hold
 	view      record.ViewID
 	partition record.Partition
 	next      record.Offset
@@ -139,7 +151,11 @@ type reading struct {
 func (r *reading) span(s span) error {
 	var buf []byte
 	for _, run := range s.runs {
-		b, ok := r.log.cache.get(s.seg.epoch, int64(run.pos), int(run.len))
+		var b []byte
+		ok := false
+		if r.cache != nil {
+			b, ok = r.cache.get(s.seg.epoch, int64(run.pos), int(run.len))
+		}
 		if !ok {
 			if buf == nil {
 				buf = make([]byte, s.len)
@@ -172,12 +188,12 @@ func (r *reading) run(seg *segment, pos int64, b []byte) error {
 		}
 		end := h.base + record.Offset(h.rows)
 		if h.base > r.next {
-			return fmt.Errorf("segment %v before position %d: rows [%v,%v) are lost: %w", seg.epoch, pos+int64(at), r.next, h.base, record.ErrCorrupt)
+			return r.lost(seg, pos+int64(at), r.next, h.base, "the frame before does not validate")
 		}
 		if end > r.next {
 			batch, err := h.checkPayload(b[at+frameHeaderSize:at+frameHeaderSize+h.payload], &r.log.id)
 			if err != nil {
-				return fmt.Errorf("segment %v position %d: rows [%v,%v) are lost: %w", seg.epoch, pos+int64(at), h.base, end, err)
+				return r.lost(seg, pos+int64(at), h.base, end, err.Error())
 			}
 			r.batches = append(r.batches, batch)
 			r.bytes += h.payload
@@ -189,6 +205,13 @@ func (r *reading) run(seg *segment, pos int64, b []byte) error {
 		at += align(frameHeaderSize+h.payload, frameAlign)
 	}
 	return nil
+}
+
+func (r *reading) lost(seg *segment, pos int64, from, to record.Offset, reason string) error {
+	return &Damage{
+		Segment: uint64(seg.epoch), Position: pos, View: r.view, Partition: r.partition,
+		Offsets: record.Range{Start: from, End: to}, Reason: reason,
+	}
 }
 
 // nextFrame finds the next frame header that validates, at or after from; -1

@@ -57,7 +57,8 @@ type recovery struct {
 	// suspect: the newest segment has nothing but a checkpoint that is not
 	// whole.
 	suspect bool
-	ran     bool // goroutines are running
+	end     *logEnd // nil: the log was not closed
+	ran     bool    // goroutines are running
 }
 
 func (r *recovery) open() error {
@@ -66,6 +67,9 @@ func (r *recovery) open() error {
 		return err
 	}
 	if err := r.openFiles(); err != nil {
+		return err
+	}
+	if err := r.readEnd(); err != nil {
 		return err
 	}
 	if err := r.replay(); err != nil {
@@ -87,11 +91,16 @@ func (r *recovery) open() error {
 		defer l.work.Done()
 		l.stock.run()
 	}()
-	if len(l.segments) == 0 || r.suspect {
+	if len(l.segments) == 0 || r.suspect || r.end != nil {
 		// A crash before this is done finds the same again.
 		if err := l.roll(0, 0, true, l.o.Now().UnixMilli()); err != nil {
 			return err
 		}
+	}
+	// Only now, because what it says may stand nowhere else. A crash from here
+	// on is one of a log that is open.
+	if err := removeEnd(r.fs, l.dir, l.stock.dirFile); err != nil {
+		return err
 	}
 	if !r.identity {
 		// A crash before this is done leaves a log that looks begun or new,
@@ -156,7 +165,7 @@ func (r *recovery) openDir() error {
 	}
 	r.files[dirFile] = true
 	l.stock = &stock{
-		fs: r.fs, dir: l.dir, dirFile: dirFile, segmentBytes: l.o.SegmentBytes, maxBytes: l.o.MaxBytes,
+		fs: r.fs, dir: l.dir, dirFile: dirFile, segmentBytes: l.o.SegmentBytes, maxBytes: l.o.MaxBytes, fullRetry: l.o.fullRetry,
 		logger: l.o.Logger, fatal: l.fail, nextEpoch: 1,
 	}
 	l.stock.changed = sync.NewCond(&l.stock.mu)
@@ -176,6 +185,9 @@ func (r *recovery) openFiles() error {
 		return err
 	}
 	r.begun, r.identity = begun, id != nil
+	if begun && id == nil {
+		r.damage = append(r.damage, Damage{File: identityName, Reason: "it does not validate and is written anew"})
+	}
 	for _, name := range names {
 		base, isSegment := strings.CutSuffix(name, segmentSuffix)
 		base, isFree := strings.CutSuffix(base, freeSuffix)
@@ -217,7 +229,7 @@ func (r *recovery) openFiles() error {
 		}
 		if isSegment {
 			seg := s.segment(file, name, epoch(n), info.Size())
-			seg.damaged = headErr != nil
+			seg.damaged, seg.cut = headErr != nil, headErr != nil && info.Size() < h.size
 			r.segs = append(r.segs, seg)
 			s.total += info.Size()
 			continue
@@ -242,4 +254,15 @@ func (r *recovery) openFiles() error {
 	}
 	s.id, r.log.id = *id, *id
 	return nil
+}
+
+// readEnd learns where the log was closed.
+func (r *recovery) readEnd() error {
+	end, err := readEnd(r.fs, r.log.dir, &r.log.id)
+	if errors.Is(err, record.ErrCorrupt) {
+		r.damage = append(r.damage, Damage{File: endName, Reason: err.Error()})
+		return nil
+	}
+	r.end = end
+	return err
 }

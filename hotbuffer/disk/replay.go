@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/thermocline/thermocline/record"
 )
@@ -23,23 +24,104 @@ func (r *recovery) replay() error {
 		if loaded && i < base {
 			continue
 		}
-		scan := scan{recovery: r, seg: seg, index: !loaded, state: i >= base, producers: i == base}
-		if err := scan.run(last && !loaded && !r.suspect); err != nil {
+		misfit := seg.damaged
+		scan := scan{recovery: r, seg: seg, index: !loaded, state: i >= base, producers: i == base, known: !last || r.end != nil}
+		if err := scan.run(last && !loaded && !r.suspect && r.end == nil); err != nil {
 			return fmt.Errorf("segment %v: %w", seg.epoch, err)
 		}
 		switch {
+		case loaded && last && r.end == nil:
+			// It was sealed after the next one's checkpoint was durable.
+			r.damage = append(r.damage, Damage{Segment: uint64(seg.epoch), Position: -1, Reason: "the segment that followed is missing or unreadable", Unknown: true})
 		case loaded:
 		case !last:
 			l.seal(seg) // its footer was lost, or never written
 		case r.suspect:
 			seg.sealed, seg.damaged = true, true
-		case !r.state.clean:
-			if err := r.cutTail(seg); err != nil {
-				return fmt.Errorf("segment %v: cut the tail: %w", seg.epoch, err)
+		default:
+			if r.end == nil && !r.state.clean {
+				if err := r.cutTail(seg); err != nil {
+					return fmt.Errorf("segment %v: cut the tail: %w", seg.epoch, err)
+				}
 			}
+			// A file that is not what its header says is not written to.
+			seg.sealed = misfit || base > i
 		}
 	}
+	if n := len(r.segs); n > 0 && r.segs[n-1].cut && r.end == nil {
+		r.unknown(r.segs[n-1])
+	}
+	r.setMisfitsAside()
+	r.closed()
 	return nil
+}
+
+// closed compares with what was known when the log was closed; r.end stays only
+// if that is more than the segments told. index finds out which rows are lost.
+func (r *recovery) closed() {
+	end := r.end
+	r.end = nil
+	switch {
+	case end == nil:
+	case end.commit < r.state.commit:
+		r.damage = append(r.damage, Damage{File: endName, Reason: fmt.Sprintf("it says that the log ended with commit %d, but there is %d: it belongs to an older copy", end.commit, r.state.commit)})
+	default:
+		if end.commit > r.state.commit {
+			r.damage = append(r.damage, Damage{File: endName, Reason: fmt.Sprintf("the log was closed behind commit %d, but ends with %d", end.commit, r.state.commit)})
+			r.end = end
+		}
+		for _, v := range end.views {
+			var known record.Offsets
+			if k := r.state.views[v.id]; k != nil {
+				known = k.next
+			}
+			if !known.Covers(v.next) {
+				r.end = end // of some commit nothing is left
+			}
+		}
+		r.state.checkpoint(end.views)
+		r.state.commit, r.state.clean = end.commit, r.state.clean && r.end == nil
+	}
+}
+
+// setMisfitsAside takes files out of the log whose header does not fit and in
+// which nothing was found. They may be another segment's under a wrong name, so
+// they are kept for whoever repairs the directory.
+func (r *recovery) setMisfitsAside() {
+	r.segs = slices.DeleteFunc(r.segs, func(seg *segment) bool {
+		if !seg.damaged || seg.lastCommit > 0 || len(seg.parts) > 0 {
+			return false
+		}
+		r.setAside(seg)
+		return true
+	})
+}
+
+// unknown notes that nothing tells what the damaged end of a segment held.
+func (r *recovery) unknown(seg *segment) {
+	for i := range r.damage {
+		if d := &r.damage[i]; d.Segment == uint64(seg.epoch) && d.File == "" && d.Offsets.Len() == 0 {
+			d.Unknown = true
+		}
+	}
+}
+
+func (r *recovery) setAside(seg *segment) {
+	s := r.log.stock
+	delete(r.files, seg.file)
+	s.files.Done()
+	s.total -= seg.size
+	_ = seg.file.Close()
+	err := r.fs.Rename(s.path(seg.name), s.path(seg.name+damagedSuffix))
+	if err != nil {
+		// It is found again at the next start.
+		s.logger.Error("hot log: cannot set a damaged file aside", "dir", s.dir, "file", seg.name, "error", err)
+	}
+	for i := range r.damage {
+		if d := &r.damage[i]; d.Segment == uint64(seg.epoch) && d.File == "" {
+			d.Reason += "; the file was set aside as " + seg.name + damagedSuffix
+		}
+	}
 }
 
 // survey drops segments that hold no commit, which become free files, and
@@ -65,6 +147,13 @@ func (r *recovery) survey() (base int, err error) {
 			}
 			r.suspect = r.suspect || suspect
 			begun, views = begun || found, hasViews
+		}
+		if !begun && seg.damaged {
+			r.setAside(seg)
+			if r.end == nil {
+				r.unknown(seg)
+			}
+			continue
 		}
 		if !begun {
 			f, err := l.stock.toFree(seg)
@@ -95,6 +184,9 @@ func (r *recovery) survey() (base int, err error) {
 	if base < 0 && r.suspect {
 		base = len(r.segs) - 1 // there is nothing better
 	}
+	if base < 0 && r.end != nil {
+		return len(r.segs), nil // it says all that a checkpoint would
+	}
 	if base < 0 && (len(r.segs) > 0 || r.begun) {
 		return 0, fmt.Errorf("no segment has a readable checkpoint, so that the next offsets are unknown; restore the directory from a copy, or move it away to begin an empty log: %w", record.ErrCorrupt)
 	}
@@ -109,7 +201,7 @@ func (r *recovery) look(seg *segment, durable bool) (begun, views, suspect bool,
 		return false, false, false, err
 	}
 	s := scanner{
-		id: &r.log.id, epoch: seg.epoch, buf: buf, last: !durable,
+		id: &r.log.id, epoch: seg.epoch, buf: buf, last: !durable && r.end == nil, cut: seg.cut,
 		frame: func(h *frameHeader, _ record.Batch, _ []byte, _ int64) error {
 			begun = true
 			views = views || h.kind == viewsFrame
@@ -118,7 +210,7 @@ func (r *recovery) look(seg *segment, durable bool) (begun, views, suspect bool,
 		end:  func(commitHeader) error { return nil },
 		lost: func(Damage) {},
 	}
-	if _, err = s.scan(); err != nil || begun || durable {
+	if _, err = s.scan(); err != nil || begun || durable || r.end != nil {
 		return begun, views, false, err
 	}
 	s.last = false
@@ -143,6 +235,7 @@ type scan struct {
 	index     bool
 	state     bool
 	producers bool // take them from this segment's checkpoint
+	known     bool // the next checkpoint, or the file END, tells which rows were here
 }
 
 func (s *scan) run(mayBeTorn bool) error {
@@ -150,7 +243,7 @@ func (s *scan) run(mayBeTorn bool) error {
 	if err != nil {
 		return err
 	}
-	walk := scanner{id: &s.log.id, epoch: s.seg.epoch, buf: buf, last: mayBeTorn, frame: s.frame, end: s.ended, lost: s.lost}
+	walk := scanner{id: &s.log.id, epoch: s.seg.epoch, buf: buf, last: mayBeTorn, cut: s.seg.cut, frame: s.frame, end: s.ended, lost: s.lost}
 	end, err := walk.scan()
 	if err != nil {
 		return err
@@ -165,6 +258,7 @@ func (s *scan) lost(d Damage) {
 	if s.suspect && s.seg == s.segs[len(s.segs)-1] {
 		return
 	}
+	d.Unknown = d.Unknown && !s.known
 	if !s.state && d.Offsets.Len() == 0 {
 		return // of no use any more, like the checkpoint of a crashed start
 	}
@@ -220,7 +314,7 @@ func (s *scan) frame(h *frameHeader, batch record.Batch, payload []byte, pos int
 // was promised since, an end or a cut, would become wrong. A crash in between
 // leaves a torn tail again.
 func (r *recovery) cutTail(seg *segment) error {
-	tail := make([]byte, seg.size-seg.pos)
+	tail := make([]byte, max(0, seg.size-seg.pos))
 	n, err := seg.file.ReadAt(tail, seg.pos)
 	if err != nil && err != io.EOF {
 		return err
@@ -301,7 +395,7 @@ func (r *recovery) holes(v *view, id record.Partition, p *part) {
 			known = known || d.View == v.id && d.Partition == id && d.Offsets.Start <= at && d.Offsets.End >= end
 		}
 		if !known {
-			r.damage = append(r.damage, Damage{Segment: uint64(next), Position: -1, View: v.id, Partition: id, Offsets: record.Range{Start: at, End: end}, Reason: "frames are missing in or before this"})
+			r.damage = append(r.damage, Damage{Segment: uint64(next), Position: -1, View: v.id, Partition: id, Offsets: record.Range{Start: at, End: end}, Reason: "frames are missing in, before or behind this"})
 		}
 	}
 	for _, sp := range p.segs {
@@ -311,6 +405,10 @@ func (r *recovery) holes(v *view, id record.Partition, p *part) {
 		at = max(at, sp.end)
 	}
 	if at < p.end {
-		missing(p.end, r.segs[len(r.segs)-1].epoch)
+		var last epoch
+		if n := len(r.segs); n > 0 {
+			last = r.segs[n-1].epoch
+		}
+		missing(p.end, last)
 	}
 }

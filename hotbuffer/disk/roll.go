@@ -248,7 +248,7 @@ func (l *Log) writeClose() {
 		size += tocEntrySize + align(frameHeaderSize+len(frames[i].payload), frameAlign)
 	}
 	if !l.active().fits(size, len(frames), true) {
-		return // the next start looks for a torn tail and finds none
+		return // the file END tells as much
 	}
 	if _, err := l.write(l.active(), frames, l.o.Now().UnixMilli()); err != nil {
 		l.o.Logger.Error("hot log: cannot write the closing frame", "dir", l.dir, "error", fmt.Errorf("close: %w", err))

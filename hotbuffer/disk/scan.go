@@ -1,6 +1,8 @@
 package disk
 
 import (
+	"fmt"
+
 	"github.com/thermocline/thermocline/record"
 )
 
@@ -14,6 +16,8 @@ type scanner struct {
 	buf   []byte
 	// last is set for the newest segment, whose tail may be torn.
 	last bool
+	// cut is set for a file that is too short: it does not end in a trailer.
+	cut bool
 	// frame gets each frame that validates, in order; end gets each commit
 	// after its frames.
 	frame func(h *frameHeader, batch record.Batch, payload []byte, pos int64) error
@@ -22,13 +26,18 @@ type scanner struct {
 	lost func(d Damage)
 
 	first, newest uint64 // numbers of the commits found
+	pos           int    // of the commit that is visited
 }
 
 // scan visits everything and returns where the valid commits end.
 func (s *scanner) scan() (int64, error) {
 	limit := len(s.buf) - blockSize // the trailer
+	if s.cut {
+		limit = len(s.buf)
+	}
 	pos := blockSize
 	for pos < limit {
+		s.pos = pos
 		h, ok := decodeCommitHeader(s.buf[pos:limit], s.id, s.epoch)
 		ok = ok && h.number > s.newest
 		if ok && s.intact(pos, h) {
@@ -40,6 +49,8 @@ func (s *scanner) scan() (int64, error) {
 		}
 		above := s.newest + 1
 		switch {
+		case ok && s.outOfPlace(pos, limit, h):
+			ok, above = false, s.newest
 		case ok:
 			above = h.number
 		case s.newest == 0:
@@ -73,6 +84,17 @@ func (s *scanner) nextCommit(from, limit int, above uint64) int {
 		}
 	}
 	return -1
+}
+
+// outOfPlace: the block of a damaged commit stands before commits with smaller
+// numbers. It was put there; the others are where they belong.
+func (s *scanner) outOfPlace(pos, limit int, h commitHeader) bool {
+	next := s.nextCommit(pos+blockSize, limit, s.newest)
+	if next < 0 {
+		return false
+	}
+	n, _ := decodeCommitHeader(s.buf[next:limit], s.id, s.epoch)
+	return n.number < h.number
 }
 
 // at decodes and checks the frame that an entry of the table of contents names.
@@ -114,6 +136,9 @@ func (s *scanner) ended(h commitHeader) error {
 	if s.first == 0 {
 		s.first = h.number
 	}
+	if s.newest > 0 && h.number > s.newest+1 {
+		s.lost(Damage{Segment: uint64(s.epoch), Position: int64(s.pos), Reason: fmt.Sprintf("commits %d to %d are missing before this", s.newest+1, h.number-1), Unknown: true})
+	}
 	s.newest = h.number
 	return s.end(h)
 }
@@ -146,7 +171,7 @@ func (s *scanner) salvage(pos, next int, h commitHeader, ok bool) (bool, error) 
 		batch, err := f.checkPayload(payload, s.id)
 		if f.commit != current.number {
 			if current.number == 0 {
-				s.lost(Damage{Segment: uint64(s.epoch), Position: int64(pos), Reason: "a commit header does not validate"})
+				s.lost(Damage{Segment: uint64(s.epoch), Position: int64(pos), Reason: "a commit header does not validate", Unknown: true})
 			} else if err := s.ended(current); err != nil {
 				return true, err
 			}

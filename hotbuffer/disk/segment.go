@@ -34,6 +34,7 @@ type segment struct {
 	live        int                  // parts that are not released or dropped
 	sealed      bool                 // full: another segment is active
 	damaged     bool                 // holds damage: gets no footer, so that each start reports it
+	cut         bool                 // the file is shorter than its header says
 	byPart      map[partKey]*segPart // nil once sealed
 }
 
@@ -222,6 +223,9 @@ func (s *segment) writeFooter(footer []byte, id *logID) error {
 // loadFooter fills the index from the footer; false if there is none that
 // validates.
 func (s *segment) loadFooter(id *logID) bool {
+	if s.damaged {
+		return false // the file is not what it should be: look at everything in it
+	}
 	t := make([]byte, trailerSize)
 	if _, err := s.file.ReadAt(t, s.trailerPos()); err != nil ||
 		be.Uint32(t) != trailerMagic || epoch(be.Uint64(t[8:])) != s.epoch || be.Uint32(t[4:]) != id.sum(t[8:]) {
@@ -236,11 +240,10 @@ func (s *segment) loadFooter(id *logID) bool {
 		be.Uint32(b) != footerMagic || epoch(be.Uint64(b[8:])) != s.epoch || be.Uint32(b[4:]) != id.sum(b[8:]) {
 		return false
 	}
-	s.firstCommit, s.lastCommit = be.Uint64(b[16:]), be.Uint64(b[24:])
 	rest := b[footerHeaderSize:]
+	// The checksum matched, so that the bounds below hold; a wrong writer must
+	// not become a panic, or reads behind the end, all the same.
 	for range be.Uint32(b[32:]) {
-		// The checksum matched, so that these bounds hold; a wrong writer
-		// must not become a panic all the same.
 		if len(rest) < footerPartSize {
 			return s.forget()
 		}
@@ -254,11 +257,19 @@ func (s *segment) loadFooter(id *logID) bool {
 		sp.end = end
 		sp.runs = make([]run, runs)
 		for i := range sp.runs {
-			sp.runs[i] = run{base: be.Uint32(rest), pos: be.Uint32(rest[4:]), len: be.Uint32(rest[8:])}
+			r := run{base: be.Uint32(rest), pos: be.Uint32(rest[4:]), len: be.Uint32(rest[8:])}
+			if int64(r.pos)+int64(r.len) > pos {
+				return s.forget()
+			}
+			sp.runs[i] = r
 			rest = rest[footerRunSize:]
 		}
 		s.indexBytes += runs * footerRunSize
 	}
+	if len(rest) > 0 || be.Uint32(b[36:]) != 0 {
+		return s.forget()
+	}
+	s.firstCommit, s.lastCommit = be.Uint64(b[16:]), be.Uint64(b[24:])
 	s.pos, s.sealed = pos, true
 	return true
 }

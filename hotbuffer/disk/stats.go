@@ -70,6 +70,9 @@ type LogStats struct {
 	Segments, SpareSegments int
 	// Size is the bytes of all files, Limit what they may grow to.
 	Size, Limit int64
+	// Stalled is why no segment can be added, nil if one can: the limit, or a
+	// full disk. Appends go on while there are SpareSegments.
+	Stalled error
 	// Producers are remembered for retries; ProducersEvicted were forgotten
 	// before hotbuffer.ProducerRetention, because there were too many.
 	Producers, ProducersEvicted int64
@@ -81,10 +84,10 @@ type LogStats struct {
 
 // LogStats returns figures of the whole log; see also Stats for each view.
 func (l *Log) LogStats() LogStats {
-	size, spare := l.stock.sizes()
+	size, spare, stalled := l.stock.sizes()
 	return LogStats{
 		FsyncSeconds: l.stats.fsync.snapshot(), Commits: l.stats.commits.Load(), BytesWritten: l.stats.written.Load(),
-		Segments: int(l.stats.segments.Load()), SpareSegments: spare, Size: size, Limit: l.o.MaxBytes,
+		Segments: int(l.stats.segments.Load()), SpareSegments: spare, Size: size, Limit: l.o.MaxBytes, Stalled: stalled,
 		Producers: l.stats.producers.Load(), ProducersEvicted: l.stats.evictedEarly.Load(),
 		Damage: l.damage, Failed: l.poison(),
 	}

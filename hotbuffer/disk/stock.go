@@ -28,6 +28,7 @@ type stock struct {
 	id           logID
 	segmentBytes int64
 	maxBytes     int64
+	fullRetry    time.Duration
 	logger       *slog.Logger
 	fatal        func(error)
 
@@ -59,11 +60,11 @@ const (
 	readyTarget = 2
 	// maxSpare bounds files that are kept although nothing needs them.
 	maxSpare = 4
-	// fullRetry is how often a full disk is tried again.
-	fullRetry = time.Second
 
 	segmentSuffix = ".seg"
 	freeSuffix    = ".free"
+	// damagedSuffix is added to the name of a file that was set aside.
+	damagedSuffix = ".damaged"
 
 	writeCategory = vfs.DiskWriteCategory("hotbuffer")
 )
@@ -275,7 +276,7 @@ func (s *stock) take(size int64, control bool) (*segment, error) {
 			return nil, record.ErrClosed
 		case s.stalled == nil:
 			s.changed.Wait()
-		case isFull(s.stalled) && time.Since(s.stalledAt) > fullRetry:
+		case isFull(s.stalled) && time.Since(s.stalledAt) > s.fullRetry:
 			s.stalled = nil
 			s.changed.Broadcast()
 		default:
@@ -392,8 +393,8 @@ func (s *stock) closeFiles() error {
 }
 
 // sizes for LogStats.
-func (s *stock) sizes() (total int64, spare int) {
+func (s *stock) sizes() (total int64, spare int, stalled error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.total, len(s.ready) + len(s.free)
+	return s.total, len(s.ready) + len(s.free), s.stalled
 }

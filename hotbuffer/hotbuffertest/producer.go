@@ -1,9 +1,11 @@
 package hotbuffertest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -189,5 +191,96 @@ func producerConcurrent(e *env) {
 			}
 		}
 		e.wantEnds(v, 5)
+	}
+}
+
+// producerGrowth: a request that is repeated after the view gained partitions,
+// and so with its rows elsewhere, is the one that was appended.
+func producerGrowth(e *env) {
+	for i, typ := range []hotbuffer.Type{hotbuffer.LowLatency, hotbuffer.HighThroughput} {
+		v := view + record.ViewID(i)
+		open := func(partitions int) {
+			e.openWith(v, hotbuffer.Settings{Type: typ, Partitions: partitions, Linger: time.Millisecond})
+		}
+		open(1)
+		e.append(v, seq(7), part(0, "a", "b"))
+		open(4)
+		e.wantRanges(e.append(v, seq(7), part(3, "a"), part(1, "b")), true, rng(0, 0, 2))
+		e.wantRanges(e.append(v, seq(8), part(3, "c"), part(0, "d")), false, rng(3, 0, 1), rng(0, 2, 3))
+		e.restart()
+		open(9)
+		e.wantRanges(e.append(v, seq(7), part(8, "a", "b")), true, rng(0, 0, 2))
+		e.wantRanges(e.append(v, seq(8), part(8, "c", "d")), true, rng(0, 2, 3), rng(3, 0, 1))
+		e.wantRanges(e.append(v, seq(9), part(8, "e")), false, rng(8, 0, 1))
+		e.wantEnds(v, 3, 0, 0, 1, 0, 0, 0, 0, 1)
+	}
+}
+
+// producerReleased: what a producer sent last is remembered when its rows have
+// left the buffer, and the files they were in hold other rows.
+func producerReleased(e *env) {
+	const other = view + 1
+	e.openView(view, 2)
+	e.openView(other, 1)
+	once := &hotbuffer.Producer{ID: hotbuffer.ProducerID{5}, Once: true}
+	e.append(view, once, part(1, "key"))
+	const n = hotbuffer.RememberedSequences
+	for i := range int64(n + 2) {
+		e.append(view, seq(i), part(record.Partition(i%2), fmt.Sprint(i)))
+	}
+	large := numbered(strings.Repeat("x", 8<<10), 8)
+	for round := range 2 {
+		if err := e.b.Release(e.ctx, view, e.ends(view).End); err != nil {
+			e.Fatal(err)
+		}
+		for range 16 {
+			e.append(other, nil, part(0, large...))
+			if err := e.b.Release(e.ctx, other, e.ends(other).End); err != nil {
+				e.Fatal(err)
+			}
+		}
+		for i := int64(2); i < n+2; i++ {
+			p, at := record.Partition(i%2), record.Offset(i/2+i%2)
+			e.wantRanges(e.append(view, seq(i), part(0, "again")), true, rng(p, at, at+1))
+		}
+		e.refused(record.ErrOutOfSequence, seq(1))
+		e.refused(record.ErrOutOfSequence, seq(n+3))
+		e.wantRanges(e.append(view, once, part(0, "again")), true, rng(1, 0, 1))
+		if round == 0 {
+			e.restart()
+			e.openView(view, 2)
+			e.openView(other, 1)
+		}
+	}
+	e.wantRanges(e.append(view, seq(n+2), part(0, "next")), false, rng(0, n/2+1, n/2+2))
+}
+
+// producerAbandoned: whoever gives up waiting and asks again, as often as he
+// likes, appends once.
+func producerAbandoned(e *env) {
+	for i, typ := range []hotbuffer.Type{hotbuffer.LowLatency, hotbuffer.HighThroughput} {
+		v := view + record.ViewID(i)
+		e.openWith(v, hotbuffer.Settings{Type: typ, Partitions: 1, Linger: time.Millisecond})
+		const n = 40
+		for s := range int64(n) {
+			for try := 0; ; try++ {
+				ctx, cancel := context.WithTimeout(e.ctx, time.Duration(try*try)*50*time.Microsecond)
+				out, err := e.b.Append(ctx, v, hotbuffer.Append{Parts: []hotbuffer.Part{part(0, fmt.Sprint(s))}, Producer: seq(s)})
+				cancel()
+				if errors.Is(err, context.DeadlineExceeded) {
+					continue
+				}
+				if err != nil {
+					e.Fatal(err)
+				}
+				e.wantRanges(out, out.Duplicate, rng(0, record.Offset(s), record.Offset(s+1)))
+				break
+			}
+		}
+		want := make([]string, n)
+		for s := range want {
+			want[s] = fmt.Sprint(s)
+		}
+		e.wantRows(v, 0, want...)
 	}
 }

@@ -101,10 +101,10 @@ func packageName(f *file, _ string) []Problem {
 }
 
 // contexts keeps context.Background and context.TODO to the places where a
-// program begins: cmd, bench and tests. Everywhere else the caller decides
+// program begins: cmd, bench, examples and tests. Everywhere else the caller decides
 // when work ends.
 func contexts(f *file, _ string) []Problem {
-	if f.ast == nil || f.test || f.generated || f.top == "cmd" || f.top == "bench" {
+	if f.ast == nil || f.test || f.generated || f.top == "cmd" || f.top == "bench" || f.top == "examples" {
 		return nil
 	}
 	var local string
@@ -123,7 +123,7 @@ func contexts(f *file, _ string) []Problem {
 	var problems []Problem
 	report := func(n ast.Node, name string) {
 		if name == "Background" || name == "TODO" {
-			problems = append(problems, f.at(n.Pos(), "context.%s outside cmd, bench and tests; take the context from the caller", name))
+			problems = append(problems, f.at(n.Pos(), "context.%s outside cmd, bench, examples and tests; take the context from the caller", name))
 		}
 	}
 	ast.Inspect(f.ast, func(n ast.Node) bool {

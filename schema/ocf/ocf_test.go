@@ -12,6 +12,7 @@ import (
 	libocf "github.com/twmb/avro/ocf"
 
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/record/recordtest"
 )
 
 const testSchema = `{"type":"record","name":"r","fields":[{"name":"n","type":"long"},{"name":"s","type":"string"}]}`
@@ -169,10 +170,16 @@ func FuzzReader(f *testing.F) {
 		f.Add(write(f, c, 10))
 	}
 	f.Fuzz(func(t *testing.T, file []byte) {
-		r, err := NewReader(bytes.NewReader(file))
-		for err == nil {
-			_, _, err = r.Next()
-		}
+		// A block may be large when it is unpacked, but one at a time.
+		limit := 1<<20 + 64*len(file) + 4*MaxBlockBytes
+		var err error
+		recordtest.Bounded(t, limit, func() {
+			var r *Reader
+			r, err = NewReader(bytes.NewReader(file))
+			for err == nil {
+				_, _, err = r.Next()
+			}
+		})
 		if !errors.Is(err, io.EOF) && !errors.Is(err, record.ErrInvalid) && !errors.Is(err, record.ErrTooLarge) {
 			t.Fatalf("unexpected class of error: %v", err)
 		}

@@ -3,7 +3,6 @@ package ocf
 import (
 	"bufio"
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -56,16 +55,16 @@ func (f *Reader) header() error {
 	}
 	left := maxMetaBytes
 	for {
-		n, err := binary.ReadVarint(f.r)
+		n, err := f.varint()
 		if err != nil {
-			return ended(err)
+			return err
 		}
 		if n == 0 {
 			break
 		}
 		if n < 0 { // a count with the block's size behind it, which we need not know
-			if _, err := binary.ReadVarint(f.r); err != nil {
-				return ended(err)
+			if _, err := f.varint(); err != nil {
+				return err
 			}
 			n = -n
 		}
@@ -98,9 +97,9 @@ func (f *Reader) header() error {
 }
 
 func (f *Reader) bytes(left *int) ([]byte, error) {
-	n, err := binary.ReadVarint(f.r)
+	n, err := f.varint()
 	if err != nil {
-		return nil, ended(err)
+		return nil, err
 	}
 	if n < 0 || n > int64(*left) {
 		return nil, fmt.Errorf("metadata larger than %d bytes: %w", maxMetaBytes, record.ErrTooLarge)
@@ -129,13 +128,13 @@ func (f *Reader) Next() (count int, data []byte, err error) {
 }
 
 func (f *Reader) next() (int, []byte, error) {
-	n, err := binary.ReadVarint(f.r)
+	n, err := f.varint()
 	if err != nil {
-		return 0, nil, ended(err)
+		return 0, nil, err
 	}
-	size, err := binary.ReadVarint(f.r)
+	size, err := f.varint()
 	if err != nil {
-		return 0, nil, ended(err)
+		return 0, nil, err
 	}
 	if n < 0 || size < 0 {
 		return 0, nil, fmt.Errorf("negative count %d or size %d: %w", n, size, record.ErrInvalid)
@@ -173,6 +172,26 @@ func (f *Reader) next() (int, []byte, error) {
 		return 0, nil, fmt.Errorf("it claims %d datums: %w", n, record.ErrInvalid)
 	}
 	return int(n), data, nil
+}
+
+// varint reads a zigzag-encoded number. (binary.ReadVarint does not let one
+// that is too long be told from a failure to read.)
+func (f *Reader) varint() (int64, error) {
+	var u uint64
+	for shift := 0; shift < 64; shift += 7 {
+		b, err := f.r.ReadByte()
+		if err != nil {
+			return 0, ended(err)
+		}
+		if shift == 63 && b > 1 {
+			break
+		}
+		u |= uint64(b&0x7f) << shift
+		if b < 0x80 {
+			return int64(u>>1) ^ -int64(u&1), nil
+		}
+	}
+	return 0, fmt.Errorf("a number has more than 64 bits: %w", record.ErrInvalid)
 }
 
 // ended turns the end of the file in the wrong place into an input error and

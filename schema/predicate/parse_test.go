@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/record/recordtest"
 )
 
 func TestParse(t *testing.T) {
@@ -106,7 +107,9 @@ func FuzzParse(f *testing.F) {
 	s := allTypesSchema(f)
 	rec := batch(f, s, []string{`{"l":1,"dec":2,"at":3}`, `{}`})
 	f.Fuzz(func(t *testing.T, text string) {
-		e, err := Parse(text)
+		var e Expr
+		var err error
+		recordtest.Bounded(t, 64<<10+256*len(text), func() { e, err = Parse(text) })
 		if err != nil {
 			_ = err.Error()
 			return

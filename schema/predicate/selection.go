@@ -43,6 +43,17 @@ func (s *Selection) Next(i int) int {
 	return k<<6 + bits.TrailingZeros64(w)
 }
 
+// Fill makes s a selection of n rows, those that in tells.
+func (s *Selection) Fill(n int, in func(i int) bool) {
+	s.reset(n)
+	clear(s.truth)
+	for i := range n {
+		if in(i) {
+			s.truth[i>>6] |= 1 << (i & 63)
+		}
+	}
+}
+
 // reset prepares for n rows.
 func (s *Selection) reset(n int) {
 	s.n = n

@@ -109,6 +109,30 @@ func TestResetWithAnotherSchema(t *testing.T) {
 	}
 }
 
+// A reset to another schema before anything was archived, and a struct that comes
+// later with parts that are required.
+func TestSchemasThatTheDatasetHasNotSeen(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, catalog.Settings{}, Options{})
+	other := mustParse(t, `{"fields":[{"name":"n","type":"LONG","nullable":false},{"name":"k","type":"LONG","nullable":false}]}`)
+	if _, err := w.node.directory.Reset(t.Context(), "s", "main", other, same); err != nil {
+		t.Fatal(err)
+	}
+	w.publishBody(`{"n":1,"k":2}`)
+	w.archive()
+	wide := w.state().Schema.Clone()
+	wide.Fields = append(wide.Fields, mustParse(t, `{"fields":[{"name":"box","type":"STRUCT","fields":[{"name":"a","type":"LONG","nullable":false}]},
+		{"name":"m","type":"MAP","value":{"type":"LONG","nullable":false}}]}`).Fields...)
+	if _, err := w.node.directory.Evolve(t.Context(), "s", "main", wide); err != nil {
+		t.Fatal(err)
+	}
+	w.publishBody(`{"n":2,"k":3,"box":{"a":4},"m":{"x":5}}`)
+	if out := w.archive(); out.Rows != 1 {
+		t.Errorf("archived %+v, want the second row", out)
+	}
+	w.audit()
+}
+
 // Avro and Parquet files lie in one dataset and read as one stream.
 func TestAvroFilesBesideParquet(t *testing.T) {
 	t.Parallel()

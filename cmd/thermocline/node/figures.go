@@ -44,6 +44,10 @@ func (f *figures) Branch(ctx context.Context, stream, branch string) (api.Branch
 
 func (f *figures) Branches(ctx context.Context) ([]api.BranchFigures, error) {
 	states := f.n.directory.All()
+	subscribers, err := f.subscribers(ctx)
+	if err != nil {
+		return nil, err
+	}
 	left := loads
 	all := make([]api.BranchFigures, 0, len(states))
 	there := make(map[record.ViewID]bool, len(states))
@@ -51,6 +55,7 @@ func (f *figures) Branches(ctx context.Context) ([]api.BranchFigures, error) {
 		b, err := f.of(ctx, st, &left)
 		switch {
 		case err == nil:
+			b.Subscribers = subscribers[st.Branch.ID]
 			all = append(all, b)
 			there[st.Branch.View.ID] = true
 		case errors.Is(err, record.ErrNotFound): // deleted or reset meanwhile
@@ -64,6 +69,36 @@ func (f *figures) Branches(ctx context.Context) ([]api.BranchFigures, error) {
 	defer f.mu.Unlock()
 	maps.DeleteFunc(f.views, func(v record.ViewID, _ remembered) bool { return !there[v] })
 	return all, nil
+}
+
+// subscribers are those that stand in the current view of their branch.
+func (f *figures) subscribers(ctx context.Context) (map[catalog.BranchID][]api.SubscriberFigures, error) {
+	all := map[catalog.BranchID][]api.SubscriberFigures{}
+	for after := catalog.SubscriberID(0); ; {
+		page, err := f.n.catalog.AllSubscribers(ctx, after, catalog.MaxPage)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range page {
+			after = s.ID
+			st, err := f.n.directory.ByID(s.Branch)
+			if err != nil || st.Branch.View.ID != s.View {
+				continue // deleted meanwhile, or waiting for a reset
+			}
+			lag, err := f.n.subscribers.Lag(ctx, s)
+			switch {
+			case err == nil:
+				all[s.Branch] = append(all[s.Branch], api.SubscriberFigures{Name: s.Name, Lag: lag})
+			case ctx.Err() != nil, errors.Is(err, record.ErrClosed):
+				return nil, err
+			default:
+				f.n.logger.Warn("figures", "branch", st.Name(), "subscriber", s.Name, "error", err)
+			}
+		}
+		if len(page) < catalog.MaxPage {
+			return all, nil
+		}
+	}
 }
 
 func (f *figures) of(ctx context.Context, st *branch.State, left *int) (api.BranchFigures, error) {

@@ -12,7 +12,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -29,6 +28,8 @@ import (
 	"github.com/thermocline/thermocline/hotbuffer/disk"
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/subscriber"
+	"github.com/thermocline/thermocline/verify"
 	"github.com/thermocline/thermocline/writer"
 )
 
@@ -58,6 +59,7 @@ type Options struct {
 
 // seams let this package's tests put faults and clocks between the parts.
 type seams struct {
+	catalog  func(*catalog.Options)
 	log      func(*disk.Options)
 	buffer   func(hotbuffer.Buffer) hotbuffer.Buffer
 	pointers func(dataset.Pointers) dataset.Pointers
@@ -76,17 +78,19 @@ func through[T any](seam func(T) T, part T) T {
 
 // Node is an open data directory. Safe for concurrent use.
 type Node struct {
-	lock      io.Closer
-	catalog   *catalog.Catalog
-	log       *disk.Log
-	datasets  *dataset.Datasets
-	directory *branch.Directory
-	checks    *reader.Checkpointer
-	reader    *reader.Reader
-	writer    *writer.Writer
-	archiver  *archiver.Archiver
-	figures   *figures
-	logger    *slog.Logger
+	lock        io.Closer
+	catalog     *catalog.Catalog
+	log         *disk.Log
+	datasets    *dataset.Datasets
+	directory   *branch.Directory
+	checks      *reader.Checkpointer
+	reader      *reader.Reader
+	writer      *writer.Writer
+	subscribers *subscriber.Coordinator
+	archiver    *archiver.Archiver
+	figures     *figures
+	verifier    *verify.Verifier
+	logger      *slog.Logger
 
 	closing  sync.Once
 	closeErr error
@@ -110,7 +114,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open data directory: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := makeDir(vfs.Default, dir); err != nil {
 		return nil, fmt.Errorf("open data directory: %w", err)
 	}
 	n := &Node{logger: o.Logger}
@@ -122,7 +126,11 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.lock, err = lock(filepath.Join(dir, lockFile)); err != nil {
 		return nil, err
 	}
-	if n.catalog, err = catalog.Open(ctx, catalog.Options{Path: filepath.Join(dir, catalogFile)}); err != nil {
+	names := catalog.Options{Path: filepath.Join(dir, catalogFile)}
+	if o.seams.catalog != nil {
+		o.seams.catalog(&names)
+	}
+	if n.catalog, err = catalog.Open(ctx, names); err != nil {
 		return nil, err
 	}
 	hot := disk.Options{MaxBytes: o.LogBytes, SegmentBytes: o.SegmentBytes, Logger: o.Logger, OnFatal: o.OnFatal}
@@ -156,11 +164,15 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	n.checks = reader.NewCheckpointer(buffer, checks, n.directory.Views, reader.CheckpointOptions{Every: o.CheckpointEvery, Logger: o.Logger})
 	n.reader = reader.New(buffer, n.datasets, n.catalog, n.checks)
 	n.writer = writer.New(entrance{n.directory}, buffer)
+	n.subscribers = subscriber.New(subscriber.Options{
+		Store: n.catalog, History: n.catalog, Branches: places{n.directory}, Reads: n.reader, Checkpoints: n.checks, Log: buffer, Logger: o.Logger,
+	})
 	archives := archiver.Options{
 		Branches: targets{n.directory}, Leases: n.catalog, Schemas: n.catalog, Checkpoints: checkpoints{n.checks},
 		Buffer: buffer, Datasets: n.datasets,
 		// The lock file makes this the only process of the directory.
 		Owner: "node-" + n.catalog.ClusterID(), Cluster: n.catalog.ClusterID(),
+		Holds: holds{n.catalog}, Fullness: func() float64 { return fullness(n.log.LogStats()) },
 		Logger: o.Logger, Reached: o.Reached,
 	}
 	if o.seams.archiver != nil {
@@ -169,6 +181,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.archiver, err = archiver.New(archives); err != nil {
 		return nil, err
 	}
+	n.verifier = newVerifier(n.catalog, n.log, files)
 	n.figures = &figures{n: n, views: map[record.ViewID]remembered{}}
 	return n, nil
 }
@@ -191,6 +204,7 @@ func (n *Node) Run(ctx context.Context, finish time.Duration) error {
 	g.Go(func() error { return n.checks.Run(running) })
 	g.Go(func() error { return n.archiver.Run(running) })
 	g.Go(func() error { return n.directory.Run(running) })
+	g.Go(func() error { return n.subscribers.Run(running) })
 	err := g.Wait()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), finish)
 	defer cancel()

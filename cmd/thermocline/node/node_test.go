@@ -323,34 +323,6 @@ func TestCursorSurvivesArchiving(t *testing.T) {
 	}
 }
 
-// An epoch has the same rows hot, cold, and after a restart.
-func TestEpochsAreFixed(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, catalog.Settings{Partitions: 2, KeyFields: []string{"k"}})
-	for range 6 {
-		w.publish(50)
-		if _, err := w.node.checks.Take(t.Context(), w.view()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	hot := w.epochs(6)
-	total := 0
-	for _, rows := range hot {
-		total += len(rows)
-	}
-	if total != 300 {
-		t.Fatalf("epochs hold %d rows, want 300", total)
-	}
-	w.archive()
-	for name, got := range map[string]map[int64][]row{"cold": w.epochs(6), "restarted": func() map[int64][]row { w.restart(); return w.epochs(6) }()} {
-		for n, rows := range hot {
-			if fmt.Sprint(got[n]) != fmt.Sprint(rows) {
-				t.Fatalf("epoch %d %s:\n%v\nhot:\n%v", n, name, got[n], rows)
-			}
-		}
-	}
-}
-
 func (w *world) view() record.ViewID {
 	st, err := w.node.directory.Resolve("s", "main")
 	if err != nil {

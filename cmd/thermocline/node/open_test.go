@@ -53,6 +53,13 @@ func TestOpenDropsOnlyWhatTheCatalogForgot(t *testing.T) {
 	if err := os.Rename(lost, filepath.Join(w.dir, catalogFile)); err != nil {
 		t.Fatal(err)
 	}
+	// The checksum of the file that was replaced goes with it.
+	if n, err := Open(t.Context(), Options{Dir: w.dir, Logger: slog.New(slog.DiscardHandler)}); !errors.Is(err, record.ErrCorrupt) || !strings.Contains(err.Error(), catalogFile+".sum") {
+		t.Fatalf("open with a catalog that was replaced: %v, %v", n, err)
+	}
+	if err := os.Remove(filepath.Join(w.dir, catalogFile+".sum")); err != nil {
+		t.Fatal(err)
+	}
 	w.open()
 	w.whole()
 	w.archived()

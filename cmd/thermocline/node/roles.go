@@ -7,6 +7,7 @@ import (
 	"github.com/thermocline/thermocline/archiver"
 	"github.com/thermocline/thermocline/branch"
 	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/hotbuffer/disk"
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/writer"
@@ -61,6 +62,31 @@ func (c checkpoints) Next(ctx context.Context, v record.ViewID, after record.Off
 		return catalog.Checkpoint{}, err
 	}
 	return next[0], nil
+}
+
+// holds keeps rows hot for subscribers, from their committed positions on: also
+// while no member is there, because one may be back in a moment.
+type holds struct{ c *catalog.Catalog }
+
+func (h holds) Holds(ctx context.Context, v record.ViewID) ([]archiver.Hold, error) {
+	list, err := h.c.ViewSubscribers(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]archiver.Hold, len(list))
+	for i, s := range list {
+		all[i] = archiver.Hold{Next: s.Next, For: s.Hold}
+	}
+	return all, nil
+}
+
+// fullness is the part of the log's limit that segments with rows take. A log that
+// cannot grow is full, whatever its limit: its disk may be.
+func fullness(s disk.LogStats) float64 {
+	if s.Stalled != nil {
+		return 1
+	}
+	return float64(s.Size) / float64(s.Limit) * float64(s.Segments) / float64(max(1, s.Segments+s.SpareSegments))
 }
 
 // readTarget is a branch as the reader sees it.

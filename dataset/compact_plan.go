@@ -1,0 +1,100 @@
+package dataset
+
+import (
+	"path"
+
+	"github.com/apache/iceberg-go"
+
+	"github.com/thermocline/thermocline/record"
+)
+
+// minRun is the least number of files that are worth a rewrite.
+const minRun = 4
+
+// candidate is what planning needs to know of a live file.
+type candidate struct {
+	view     record.ViewNumber // 0: it stays as it is
+	bytes    int64
+	sequence int64
+}
+
+// planCompaction chooses the first run of files, in scan order, that is worth
+// rewriting; none if none is.
+func planCompaction(files []iceberg.ManifestEntry, target int64) []iceberg.ManifestEntry {
+	c := make([]candidate, len(files))
+	for i, e := range files {
+		c[i] = candidate{smallView(e, target), e.DataFile().FileSizeBytes(), e.SequenceNum()}
+	}
+	from, to := chooseRun(c, target)
+	return files[from:to]
+}
+
+// smallView is the view of a file that may be part of a run, 0 for others: large
+// ones, and those of other engines, which have no place in a view's order.
+func smallView(e iceberg.ManifestEntry, target int64) record.ViewNumber {
+	f := e.DataFile()
+	if f.FileSizeBytes() >= target/2 || len(f.Partition()) > 0 {
+		return 0
+	}
+	if ext := path.Ext(f.FilePath()); ext != ".parquet" && ext != ".avro" {
+		return 0
+	}
+	n, _, ok := parseFileName(f.FilePath())
+	if !ok || n.View <= 0 || fileInfo(f, 0, 0).View != n.View {
+		return 0
+	}
+	return n.View
+}
+
+// chooseRun returns the first run worth rewriting: at least minRun files of one
+// view that follow each other, together stay below the target, and none of which
+// is larger than all others together, so that a row is rewritten a logarithmic
+// number of times. The new file gets the sequence number of the run's last
+// commit; for the order to stay, no file outside of the run may have it too.
+func chooseRun(files []candidate, target int64) (from, to int) {
+	for from = range files {
+		if files[from].view == 0 {
+			continue
+		}
+		total := int64(0)
+		for to = from; to < len(files) && files[to].view == files[from].view && total+files[to].bytes <= target; to++ {
+			total += files[to].bytes
+		}
+		for to = wholeCommits(files, from, to); to-from >= minRun; {
+			at := dominant(files[from:to])
+			if at < 0 {
+				return from, to
+			}
+			to = wholeCommits(files, from, from+at) // perhaps those before it
+		}
+	}
+	return 0, 0
+}
+
+// wholeCommits shortens a run until it ends with a commit and shares that with
+// no file before it.
+func wholeCommits(files []candidate, from, to int) int {
+	for to > from && to < len(files) && files[to].sequence == files[to-1].sequence {
+		to--
+	}
+	if from > 0 && to > from && files[from-1].sequence == files[to-1].sequence {
+		return from
+	}
+	return to
+}
+
+// dominant is the index of a file that is larger than all others together, -1
+// if none is.
+func dominant(run []candidate) int {
+	total, largest := int64(0), 0
+	for i, f := range run {
+		total += f.bytes
+		if f.bytes > run[largest].bytes {
+			largest = i
+		}
+	}
+	if l := run[largest].bytes; l > total-l {
+		return largest
+	}
+	return -1
+}

@@ -1,0 +1,116 @@
+package dataset
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/apache/iceberg-go"
+
+	"github.com/thermocline/thermocline/record"
+)
+
+// replacement is the part of a commit that takes the place of live files.
+type replacement struct {
+	files    map[string]int64 // sequence numbers by path
+	sequence int64            // of the new file's rows: that of the last of files
+	deletes  map[string]bool  // delete files that the new file heeds
+}
+
+func newReplacement(run, deletes []iceberg.ManifestEntry) *replacement {
+	r := &replacement{files: map[string]int64{}, deletes: map[string]bool{}}
+	for _, e := range run {
+		r.files[e.DataFile().FilePath()] = e.SequenceNum()
+		r.sequence = max(r.sequence, e.SequenceNum())
+	}
+	for _, e := range deletes {
+		r.deletes[e.DataFile().FilePath()] = true
+	}
+	return r
+}
+
+// check makes sure that the replacement still says what the replaced files do.
+func (r *replacement) check(ctx context.Context, head *Table) error {
+	live, err := head.liveFiles(ctx, 0)
+	if err != nil {
+		return err
+	}
+	left := len(r.files)
+	for _, e := range live.data {
+		if s, ok := r.files[e.DataFile().FilePath()]; ok && s == e.SequenceNum() {
+			left--
+		} else if e.SequenceNum() == r.sequence {
+			return fmt.Errorf("%s came into the commit that the replaced files end with: %w", e.DataFile().FilePath(), record.ErrConflict)
+		}
+	}
+	if left != 0 {
+		return fmt.Errorf("%d of %d files to be replaced are no longer in the table: %w", left, len(r.files), record.ErrConflict)
+	}
+	for _, e := range live.deletes {
+		if !r.deletes[e.DataFile().FilePath()] {
+			return fmt.Errorf("rows were deleted meanwhile (%s): %w", e.DataFile().FilePath(), record.ErrConflict)
+		}
+	}
+	return nil
+}
+
+// replace rewrites the manifests that name replaced files: one manifest in
+// which these are deleted and the others exist, and the manifests that name
+// none as they are.
+func (c *change) replace(ctx context.Context, r *replacement, manifests []iceberg.ManifestFile) ([]iceberg.ManifestFile, error) {
+	spec, err := unpartitioned(c.base.meta)
+	if err != nil {
+		return nil, err
+	}
+	w, err := c.newManifest(spec, iceberg.ManifestContentData)
+	if err != nil {
+		return nil, err
+	}
+	var kept []iceberg.ManifestFile
+	left := len(r.files)
+	for _, m := range manifests {
+		entries, touched, err := c.touched(ctx, r, m, int32(spec.ID()))
+		if err != nil {
+			return nil, err
+		}
+		if !touched {
+			kept = append(kept, m)
+			continue
+		}
+		for _, e := range entries {
+			write := w.w.Existing
+			if _, ok := r.files[e.DataFile().FilePath()]; ok {
+				write = w.w.Delete
+				c.summary.removed(e.DataFile())
+				left--
+			}
+			if err := write(e); err != nil {
+				return nil, fmt.Errorf("dataset: replace %s: %w", e.DataFile().FilePath(), err)
+			}
+		}
+	}
+	if left != 0 {
+		return nil, fmt.Errorf("dataset: replace files of table %s: %d of %d are in no manifest of our kind: %w", c.base.id, left, len(r.files), record.ErrConflict)
+	}
+	f, err := c.finish(w, iceberg.ManifestContentData)
+	if err != nil {
+		return nil, err
+	}
+	return append([]iceberg.ManifestFile{f}, kept...), nil
+}
+
+// touched returns the entries of a manifest that names replaced files.
+func (c *change) touched(ctx context.Context, r *replacement, m iceberg.ManifestFile, spec int32) ([]iceberg.ManifestEntry, bool, error) {
+	if m.ManifestContent() != iceberg.ManifestContentData || m.PartitionSpecID() != spec || m.MinSequenceNum() > r.sequence {
+		return nil, false, nil
+	}
+	entries, err := c.base.d.readEntries(ctx, m)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, e := range entries {
+		if _, ok := r.files[e.DataFile().FilePath()]; ok {
+			return entries, true, nil
+		}
+	}
+	return nil, false, nil
+}
