@@ -68,7 +68,7 @@ func TestCreateLoadCommit(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := [][2]record.Offset{{0, 100}, {100, 150}}[n]
-		if f.Format != "PARQUET" || f.View != 2 || len(f.Ranges) != 1 || f.Ranges[0].Start != want[0] || f.Ranges[0].End != want[1] || f.Rows != int64(f.Ranges[0].Len()) {
+		if f.Format != "PARQUET" || f.View != 2 || len(f.Ranges) != 1 || f.Ranges[0].Start != want[0] || f.Ranges[0].End != want[1] || f.Rows != f.Ranges[0].Len() {
 			t.Errorf("file %d: %+v", n, f)
 		}
 		path, ok := strings.CutPrefix(f.Path, "file://")

@@ -104,11 +104,10 @@ func TestMergedManifestsKeepSequenceNumbers(t *testing.T) {
 	table := e.load()
 	existing := 0
 	for _, m := range listManifests(t, e, table) {
-		entries, err := m.FetchEntries(dataset.IO(t.Context(), e.store), false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, entry := range entries {
+		for entry, err := range m.Entries(dataset.IO(t.Context(), e.store), false) {
+			if err != nil {
+				t.Fatal(err)
+			}
 			seq := entry.SequenceNum()
 			if entry.Status() == iceberg.EntryStatusEXISTING {
 				existing++

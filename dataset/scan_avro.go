@@ -175,5 +175,5 @@ func damaged(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, errStore) || errors.Is(err, record.ErrCorrupt) {
 		return err
 	}
-	return fmt.Errorf("%v: %w", err, record.ErrCorrupt)
+	return fmt.Errorf("%s: %w", err.Error(), record.ErrCorrupt)
 }

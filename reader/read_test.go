@@ -353,7 +353,7 @@ func TestReadsReleaseTheirMemory(t *testing.T) { //nolint:paralleltest // see ab
 				e.read(reader.Request{Where: where, Columns: columns, Limit: limit, System: limit == 1})
 			}
 			for leave := range 3 {
-				ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 				res, err := e.r.Tail(ctx, e.target, reader.Request{Where: where, Columns: columns, Consistency: catalog.ExactlyOnce})
 				if err != nil {
 					t.Fatal(err)

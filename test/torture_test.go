@@ -2,6 +2,7 @@ package test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -20,6 +21,7 @@ type torture struct {
 	proxy *flaky
 	rnd   *rand.Rand // of the faults alone
 	gate  sync.RWMutex
+	stop  context.CancelCauseFunc // ends everything, with a reason
 
 	ledgers   []*ledger
 	producers []*tortureProducer
@@ -74,6 +76,7 @@ func TestTorture(t *testing.T) {
 	begun := time.Now()
 	ctx, stop := context.WithCancelCause(t.Context())
 	defer stop(nil)
+	x.stop = stop
 	var running sync.WaitGroup
 	work := func(run func(context.Context) error) {
 		running.Go(func() {
@@ -186,8 +189,15 @@ func (x *torture) rows() (n int64) {
 // stopped.
 func (x *torture) audit(ctx context.Context, t *testing.T) {
 	t.Helper()
+	stuck := time.AfterFunc(2*time.Minute, func() {
+		x.stop(errors.New("the server is up and its connections are good, and two minutes later not every publish is acknowledged"))
+	})
 	x.gate.Lock() // each producer's request is acknowledged now
 	defer x.gate.Unlock()
+	stuck.Stop()
+	if ctx.Err() != nil {
+		return
+	}
 	ends := map[*ledger][]int64{}
 	for _, l := range x.ledgers {
 		at := make([]int64, l.partitions)

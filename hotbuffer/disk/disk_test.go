@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"io"
 	"log/slog"
 	"testing"
 
@@ -15,7 +14,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // quiet keeps expected damage out of the test's output.
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // TestConformance runs the suite on a real directory and in memory, with and
 // without memory for recent rows.

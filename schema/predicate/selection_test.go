@@ -13,11 +13,11 @@ func TestFill(t *testing.T) {
 		if s.Len() != n || s.Count() != want {
 			t.Fatalf("%d rows, %d of them selected; want %d, %d", s.Len(), s.Count(), n, want)
 		}
-		for i, next := 0, -1; i < n; i++ {
+		for i := range n {
 			if s.Has(i) != (i%3 == 1) {
 				t.Fatalf("row %d of %d: %v", i, n, s.Has(i))
 			}
-			if next = s.Next(i); next >= 0 && next != i+(4-i%3)%3 {
+			if next := s.Next(i); next >= 0 && next != i+(4-i%3)%3 {
 				t.Fatalf("behind row %d of %d comes %d", i, n, next)
 			}
 		}

@@ -87,6 +87,39 @@ func (m *machine) opArchive(r *rand.Rand) bool {
 	return true
 }
 
+// An archive in the midst of which others are at work on the stream.
+func (m *machine) opArchiveMidst(r *rand.Rand) bool {
+	s := m.pick(r)
+	if s == nil {
+		return false
+	}
+	at := archiver.Steps[r.IntN(len(archiver.Steps))]
+	m.midst = func(step archiver.Step) {
+		if step != at {
+			return
+		}
+		m.midst, m.calm = nil, true
+		for range 1 + r.IntN(3) {
+			others := []func(*machine, *rand.Rand) bool{
+				(*machine).opPublish, (*machine).opPublish, (*machine).opEvolve, (*machine).opEvolve, (*machine).opSettings,
+				(*machine).opReset, (*machine).opCheckpoint, (*machine).opSelect, (*machine).opCursor,
+			}
+			others[r.IntN(len(others))](m, r)
+		}
+		m.calm = false
+	}
+	_, err := m.b.Archiver.ArchiveNow(m.ctx, s.name, "main")
+	m.midst = nil
+	if err != nil && !errors.Is(err, record.ErrBusy) && !errors.Is(err, record.ErrFenced) {
+		m.fail("archive %s with others in its midst, at %s: %w", s.name, at, err)
+	}
+	m.settle(s)
+	m.audit(s)
+	m.archive(s)
+	m.audit(s)
+	return true
+}
+
 // An archive during which a call between the parts fails, before or behind its
 // effect, and perhaps the process with it.
 func (m *machine) archiveBroken(r *rand.Rand, s *modelStream) {
@@ -127,11 +160,11 @@ func (m *machine) opPrune(r *rand.Rand) bool {
 	for _, name := range m.names3() {
 		v := m.streams[name].view
 		least := max(0, len(v.epochs)-keep)
-		if len(m.streams[name].groups) > 0 { // what they have yet to read may stay
-			cs, err := m.node.catalog.CheckpointsAfter(m.ctx, v.id, 0, 1)
-			m.must("checkpoints", err)
-			if len(cs) > 0 {
-				least = min(least, max(0, slices.IndexFunc(v.epochs, func(cp catalog.Checkpoint) bool { return cp.Number == cs[0].Number })))
+		for _, g := range m.streams[name].groups { // epochs that one has yet to read stay
+			if g.view == v && g.consistency == catalog.ExactlyOnce {
+				if i := slices.IndexFunc(v.epochs, func(cp catalog.Checkpoint) bool { return !g.done.Covers(cp.Cut) }); i >= 0 {
+					least = min(least, i)
+				}
 			}
 		}
 		v.epochs = v.epochs[least:]

@@ -41,7 +41,10 @@ type machine struct {
 	crashed atomic.Bool
 	tick    time.Duration // of the log's clock: many commits have the same time
 	faults  *faults
-	stop    func()
+	// midst is called at every step of an archive. calm: no faults now.
+	midst func(archiver.Step)
+	calm  bool
+	stop  func()
 
 	// What follows is replaced when the node is opened again; other archivers
 	// look from their goroutines.
@@ -121,7 +124,11 @@ func (m *machine) open() {
 		leases(o)
 		o.Now, o.CommitBytes, o.FileBytes = m.now, 20_000, 40_000
 	}
-	o := Options{Dir: m.dir, Logger: slog.New(slog.DiscardHandler), CheckpointEvery: 20 * time.Millisecond, seams: s}
+	o := Options{Dir: m.dir, Logger: slog.New(slog.DiscardHandler), CheckpointEvery: 20 * time.Millisecond, seams: s, Reached: func(step archiver.Step) {
+		if m.midst != nil {
+			m.midst(step)
+		}
+	}}
 	n, err := Open(m.ctx, o)
 	m.must("open", err)
 	m.crashed.Store(false)

@@ -345,6 +345,16 @@ func (m *machine) opCheckpoint(r *rand.Rand) bool {
 	if s == nil {
 		return false
 	}
+	if !m.calm && r.IntN(4) == 0 {
+		m.faults.arm(1, r.IntN(2) == 0, []string{"AddCheckpoints", "Buffer.Cut", "LatestCheckpoint"}[r.IntN(3)])
+		_, err := m.node.checks.Take(m.ctx, s.view.id)
+		if m.faults.disarm(); err != nil && !errors.Is(err, errInjected) {
+			m.fail("checkpoint with a fault: %w", err)
+		}
+		if err != nil {
+			m.count("checkpoint with a fault")
+		}
+	}
 	cp, err := m.node.checks.Take(m.ctx, s.view.id)
 	m.must("checkpoint", err)
 	m.learn(s)

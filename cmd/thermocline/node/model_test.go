@@ -42,6 +42,7 @@ var operations = []struct {
 	{"evolve", 7, (*machine).opEvolve},
 	{"reset", 2, (*machine).opReset},
 	{"archive", 9, (*machine).opArchive},
+	{"archive with others", 5, (*machine).opArchiveMidst},
 	{"checkpoint", 8, (*machine).opCheckpoint},
 	{"prune", 2, (*machine).opPrune},
 	{"read", 6, (*machine).opRead},
