@@ -49,14 +49,16 @@ SWEEPS := ./hotbuffer/disk ./dataset/... ./catalog ./cmd/thermocline/node
 
 sweep: ## faults at every place: errors, crashes, full disks, lost answers, damage (THERMOCLINE_LONG=1: more of each)
 	@mkdir -p $(CACHE)
-	@$(PURE) test -trimpath -p $(JOBS) -count=1 -timeout 20m -v -run '^TestSweep' $(SWEEPS) >$(CACHE)/sweep.log 2>&1 || { \
+	@$(PURE) test -trimpath -p $(JOBS) -count=1 -timeout 20m -v -run '^TestSweep|EveryStep$$|ErrorsAndCrashes$$' $(SWEEPS) >$(CACHE)/sweep.log 2>&1 || { \
 		grep -v '^=== ' $(CACHE)/sweep.log; exit 1; }
 	@grep -E '^(ok|--- )|sweep: ' $(CACHE)/sweep.log
 
 # One run of everything that takes long. TORTURE_SEED repeats the faults of an
-# earlier run, CYCLES and KILLS say how many there are.
+# earlier run, CYCLES and KILLS say how many there are, MODELTIME how long random
+# operations are held against a model.
 CYCLES       ?= 200
 KILLS        ?= 50
+MODELTIME    ?= 2m
 TORTURE_SEED ?=
 
 torture: build $(VENV)/.ready ## kill, pause and cut off a server CYCLES (200) times under load, then hold every row against what was promised
@@ -64,6 +66,7 @@ torture: build $(VENV)/.ready ## kill, pause and cut off a server CYCLES (200) t
 		$(GO) test -count=1 -timeout 60m -v -run '^TestTorture$$' ./test
 	@THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' THERMOCLINE_PYTHON='$(VENV)/bin/python' THERMOCLINE_EXAMPLE_KILLS=$(KILLS) \
 		$(GO) test -count=1 -timeout 30m -v -run '^TestExactlyOnceExamples$$' ./test
+	@THERMOCLINE_TORTURE=$(MODELTIME) $(GO) test -count=1 -timeout 30m -v -run '^TestModel$$' ./cmd/thermocline/node
 	@$(MAKE) --no-print-directory sweep
 
 # How long each fuzzer looks for new inputs. Their seeds, and what they found before, run with every test.

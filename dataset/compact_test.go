@@ -409,6 +409,7 @@ func TestCompactCrashAtEveryStep(t *testing.T) {
 			if at < 20 {
 				t.Fatalf("only %d operations; the sweep misses steps", at)
 			}
+			t.Logf("sweep: %s: %d crashes at a file operation of a compaction", t.Name(), at-1)
 			return
 		}
 	}

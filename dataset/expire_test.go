@@ -319,6 +319,7 @@ func TestCollectCrashAtEveryStep(t *testing.T) {
 			if at < 40 {
 				t.Fatalf("only %d operations; the sweep misses steps", at)
 			}
+			t.Logf("sweep: %s: %d crashes at a file operation of compaction, expiry and collection", t.Name(), at-1)
 			return
 		}
 	}

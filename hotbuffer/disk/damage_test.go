@@ -503,7 +503,11 @@ func TestNothingReadable(t *testing.T) {
 			}
 			left = left.CrashClone(vfs.CrashCloneCfg{})
 			o.FS = left
-			for _, name := range h.names() {
+			names, err := left.List("/log")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range names {
 				if !strings.HasSuffix(name, segmentSuffix) {
 					continue
 				}
