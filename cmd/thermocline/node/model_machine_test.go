@@ -32,7 +32,7 @@ import (
 // a directory. A clock that only operations move decides about leases and ages.
 type machine struct {
 	t     *testing.T
-	ctx   context.Context
+	ctx   context.Context //nolint:containedctx // every operation runs under it
 	dir   string
 	quiet bool // checkpoints come from operations and archives only
 
