@@ -70,7 +70,7 @@ torture: build $(VENV)/.ready ## kill, pause and cut off a server CYCLES (200) t
 	@THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' THERMOCLINE_PYTHON='$(VENV)/bin/python' THERMOCLINE_EXAMPLE_KILLS=$(KILLS) \
 		$(GO) test -count=1 -timeout 30m -v -run '^TestExactlyOnceExamples$$' ./test
 	@THERMOCLINE_TORTURE=$(MODELTIME) $(GO) test -count=1 -timeout 30m -v -run '^TestModel$$' ./cmd/thermocline/node
-	@$(MAKE) --no-print-directory sweep
+	@THERMOCLINE_LONG=1 $(MAKE) --no-print-directory sweep
 
 # How long each fuzzer looks for new inputs. Their seeds, and what they found before, run with every test.
 FUZZTIME ?= 20s

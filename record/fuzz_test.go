@@ -26,7 +26,10 @@ func seeds(f *testing.F) {
 func FuzzParseBatch(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, in []byte) {
-		b, rest, err := ParseBatch(in)
+		var b Batch
+		var rest []byte
+		var err error
+		recordtest.Bounded(t, 16<<10, func() { b, rest, err = ParseBatch(in) })
 		if err != nil {
 			if !errors.Is(err, ErrCorrupt) {
 				t.Fatalf("%v is not ErrCorrupt", err)

@@ -3,4 +3,4 @@
 package disk
 
 // sweepStep thins sweeps out where the race detector makes them slow.
-const sweepStep = 8
+const sweepStep = 20

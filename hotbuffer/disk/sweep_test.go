@@ -18,7 +18,7 @@ import (
 	"github.com/thermocline/thermocline/record"
 )
 
-// longSweeps makes sweeps try more: make torture sets it.
+// longSweeps makes sweeps try more: THERMOCLINE_LONG=1 make sweep.
 var longSweeps = os.Getenv("THERMOCLINE_LONG") != ""
 
 // covered prints how many places a sweep visited, and fails if they are so few

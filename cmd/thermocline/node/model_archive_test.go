@@ -98,7 +98,7 @@ func (m *machine) opArchiveMidst(r *rand.Rand) bool {
 		if step != at {
 			return
 		}
-		m.midst, m.calm = nil, true
+		m.midst, m.calm, m.only = nil, true, s
 		for range 1 + r.IntN(3) {
 			others := []func(*machine, *rand.Rand) bool{
 				(*machine).opPublish, (*machine).opPublish, (*machine).opEvolve, (*machine).opEvolve, (*machine).opSettings,
@@ -106,7 +106,11 @@ func (m *machine) opArchiveMidst(r *rand.Rand) bool {
 			}
 			others[r.IntN(len(others))](m, r)
 		}
-		m.calm = false
+		if r.IntN(2) == 0 { // rows of a schema that the archive had not seen
+			m.opEvolve(r)
+			m.publish(r, s)
+		}
+		m.calm, m.only = false, nil
 	}
 	_, err := m.b.Archiver.ArchiveNow(m.ctx, s.name, "main")
 	m.midst = nil
@@ -146,7 +150,7 @@ func (m *machine) opPrune(r *rand.Rand) bool {
 	for _, name := range m.names3() {
 		m.learn(m.streams[name])
 	}
-	keep := 1 + r.IntN(20)
+	keep := 1 + r.IntN(6)
 	m.pass(time.Second)
 	if !m.quiet { // so that none comes in between
 		for _, name := range m.names3() {

@@ -24,6 +24,9 @@ func (m *machine) names3() []string { return slices.Sorted(maps.Keys(m.streams))
 
 // pick returns one of the streams, nil if there is none.
 func (m *machine) pick(r *rand.Rand) *modelStream {
+	if m.only != nil {
+		return m.only
+	}
 	names := m.names3()
 	if len(names) == 0 {
 		return nil
@@ -197,6 +200,10 @@ func (m *machine) opSettings(r *rand.Rand) bool {
 	if r.IntN(2) == 0 {
 		want.Consistency, p.Consistency = some.Consistency, &some.Consistency
 	}
+	around := r.IntN(2) == 0 // a key may move to another partition here
+	if around {
+		m.publish(r, s)
+	}
 	known := m.try(r, "settings", func() error {
 		_, err := m.b.Streams.UpdateSettings(m.ctx, s.name, "main", p)
 		return err
@@ -212,6 +219,10 @@ func (m *machine) opSettings(r *rand.Rand) bool {
 	}
 	for len(s.view.ends) < s.settings.Partitions {
 		s.view.ends = s.view.ends.With(record.Partition(len(s.view.ends)), 0)
+	}
+	if around {
+		m.publish(r, s)
+		m.settle(s)
 	}
 	return true
 }

@@ -16,10 +16,7 @@ func (m *machine) opCompact(r *rand.Rand) bool {
 	}
 	branch := m.state(s).Branch.ID
 	for range r.IntN(6) { // files that are worth it
-		q := m.request(r, s, requestRows(r))
-		out, err := m.send(s, m.encoded(r, s, q))
-		m.must("publish", err)
-		m.acked(s, q, out.Ranges)
+		m.publish(r, s)
 		m.archive(s)
 	}
 	if r.IntN(4) == 0 {

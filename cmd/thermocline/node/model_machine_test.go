@@ -32,7 +32,7 @@ import (
 // a directory. A clock that only operations move decides about leases and ages.
 type machine struct {
 	t     *testing.T
-	ctx   context.Context
+	ctx   context.Context //nolint:containedctx // every operation runs under it
 	dir   string
 	quiet bool // checkpoints come from operations and archives only
 
@@ -43,6 +43,7 @@ type machine struct {
 	faults  *faults
 	// midst is called at every step of an archive. calm: no faults now.
 	midst func(archiver.Step)
+	only  *modelStream // what operations are about; nil: any
 	calm  bool
 	stop  func()
 
@@ -85,7 +86,7 @@ func (m *machine) now() time.Time { return time.Now().Add(time.Duration(m.clock.
 
 func newMachine(ctx context.Context, t *testing.T, dir string, r *rand.Rand) *machine {
 	m := &machine{
-		t: t, ctx: ctx, dir: dir, quiet: r.IntN(3) > 0, tick: []time.Duration{time.Millisecond, 50 * time.Millisecond}[r.IntN(2)], fs: vfs.NewCrashableMem(), faults: &faults{},
+		t: t, ctx: ctx, dir: dir, quiet: r.IntN(3) > 0, tick: []time.Duration{time.Millisecond, time.Second}[r.IntN(2)], fs: vfs.NewCrashableMem(), faults: &faults{},
 		streams: map[string]*modelStream{}, done: map[string]int{},
 	}
 	// The log is only told to survive where its parent does.

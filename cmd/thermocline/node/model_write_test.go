@@ -89,6 +89,11 @@ func (m *machine) opPublish(r *rand.Rand) bool {
 	if s == nil {
 		return false
 	}
+	m.publish(r, s)
+	return true
+}
+
+func (m *machine) publish(r *rand.Rand, s *modelStream) {
 	q := m.request(r, s, requestRows(r))
 	out, err := m.send(s, m.encoded(r, s, q))
 	m.must("publish", err)
@@ -96,7 +101,6 @@ func (m *machine) opPublish(r *rand.Rand) bool {
 		m.fail("publish of %d rows answered %+v", len(q.rows), out)
 	}
 	m.acked(s, q, out.Ranges)
-	return true
 }
 
 // Bad rows reject their request, or are left out of it.
