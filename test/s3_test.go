@@ -99,4 +99,13 @@ func TestTablesInABucket(t *testing.T) {
 	}
 	s.run(t, "verify", "all_types")
 	st.compareWithEngines(t, python, rows)
+
+	// The same check without a server.
+	s.kill(t)
+	args := append([]string{"verify", "all_types", "--data", filepath.Join(s.dir, "data")}, s.args...)
+	cmd := exec.CommandContext(t.Context(), s.binary, args...)
+	cmd.Env = append(os.Environ(), s.env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("verify --data: %v\n%s", err, out)
+	}
 }

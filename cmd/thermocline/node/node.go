@@ -140,13 +140,8 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.log, err = disk.Open(filepath.Join(dir, logDir), hot); err != nil {
 		return nil, err
 	}
-	files := o.Warehouse
-	if files == nil {
-		if files, err = objstore.NewFS(filepath.Join(dir, warehouseDir)); err != nil {
-			return nil, err
-		}
-	}
-	if err := n.catalog.BindWarehouse(ctx, files.Base()); err != nil {
+	files, err := openWarehouse(ctx, n.catalog, o.Warehouse, dir)
+	if err != nil {
 		return nil, err
 	}
 	files = through(o.seams.store, files)
@@ -184,6 +179,18 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	n.verifier = newVerifier(n.catalog, n.log, files)
 	n.figures = &figures{n: n, views: map[record.ViewID]remembered{}}
 	return n, nil
+}
+
+// openWarehouse opens the data directory's own warehouse if it is given none.
+func openWarehouse(ctx context.Context, c *catalog.Catalog, given objstore.Store, dir string) (objstore.Store, error) {
+	files := given
+	if files == nil {
+		var err error
+		if files, err = objstore.NewFS(filepath.Join(dir, warehouseDir)); err != nil {
+			return nil, err
+		}
+	}
+	return files, c.BindWarehouse(ctx, files.Base())
 }
 
 // lock takes the directory for this process; the system releases it when the
