@@ -10,10 +10,13 @@ PURE := CGO_ENABLED=0 $(GO)
 
 VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GOLANGCI_LINT := v2.15.0
+VERSITYGW     := v1.8.0
 
 CACHE := $(CURDIR)/.cache
 VENV  := $(CACHE)/venv
 LINT  := $(CACHE)/golangci-lint-$(GOLANGCI_LINT)/golangci-lint
+# An S3 server, for tests.
+S3    := $(CACHE)/versitygw-$(VERSITYGW)/versitygw
 
 # The whole-product tests start the binary, and tests below test/ come last,
 # when every part is known to work on its own.
@@ -31,13 +34,13 @@ build: ## build bin/thermocline
 demo: build ## stream a week of real earthquakes through a server, and go on serving
 	bin/thermocline demo
 
-test: $(VENV)/.ready build cc ## install what the tests need, and run all of them with the race detector
+test: $(VENV)/.ready $(S3) build cc ## install what the tests need, and run all of them with the race detector
 	$(PURE) vet -trimpath ./...
 	$(GO) test ./internal/lint
-	$(GO) test -race -p $(JOBS) -timeout 10m $(PARTS)
+	THERMOCLINE_S3_SERVER='$(S3)' $(GO) test -race -p $(JOBS) -timeout 10m $(PARTS)
 	@$(MAKE) --no-print-directory sweep
 	cd interop && THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' $(GO) test -race -count=1 -timeout 5m ./...
-	THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' THERMOCLINE_PYTHON='$(VENV)/bin/python' \
+	THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' THERMOCLINE_PYTHON='$(VENV)/bin/python' THERMOCLINE_S3_SERVER='$(S3)' \
 		$(GO) test -race -count=1 -timeout 10m ./test
 
 test-short: ## run the tests of the packages only, without the race detector
@@ -121,3 +124,7 @@ $(VENV)/.ready: test/python/requirements.txt
 # Built from source, for the linter must be as new as the compiler.
 $(LINT):
 	GOBIN='$(dir $(LINT))' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
+
+# Built once; its source comes from the module proxy like every library's.
+$(S3):
+	GOBIN='$(dir $(S3))' $(PURE) install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW)

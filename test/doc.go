@@ -4,5 +4,6 @@
 //
 // `make test` runs it last. THERMOCLINE_BIN names the binary, otherwise it is
 // built; THERMOCLINE_PYTHON names a Python that has test/python/requirements.txt,
-// otherwise the one that `make test` left in .cache is taken.
+// otherwise the one that `make test` left in .cache is taken;
+// THERMOCLINE_S3_SERVER names an S3 server (versitygw).
 package test

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -205,10 +204,11 @@ func (s *stream) compareWithEngines(t *testing.T, python string, published []str
 	files := s.dataFiles(t)
 	args := []string{
 		"python/read_table.py", "--schema", schema, "--rows", rows.Name(), "--published", sent,
-		"--metadata", newestMetadata(t, files[0]),
+		"--metadata", s.metadata(t),
 	}
 	cmd := exec.CommandContext(t.Context(), python, append(args, files...)...)
 	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
+	cmd.Env = append(cmd.Env, s.server.env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -216,7 +216,8 @@ func (s *stream) compareWithEngines(t *testing.T, python string, published []str
 	t.Logf("%s", out)
 }
 
-// dataFiles are the local paths of the dataset's files.
+// dataFiles are the dataset's files: paths of the local file system, or URIs of
+// a bucket.
 func (s *stream) dataFiles(t *testing.T) []string {
 	t.Helper()
 	var list struct {
@@ -228,34 +229,20 @@ func (s *stream) dataFiles(t *testing.T) []string {
 	}
 	var paths []string
 	for _, f := range list.Files {
-		u, err := url.Parse(f.Path)
-		if err != nil || u.Scheme != "" && u.Scheme != "file" {
-			t.Fatalf("%q is no path of the local file system: %v", f.Path, err)
-		}
-		paths = append(paths, u.Path)
+		paths = append(paths, strings.TrimPrefix(f.Path, "file://"))
 	}
 	return paths
 }
 
-// newestMetadata is the table's newest metadata file: the one that the catalog
-// points to when nobody is writing. Names are <version>-<uuid>.metadata.json.
-func newestMetadata(t *testing.T, dataFile string) string {
+// metadata is the URI of the table's newest metadata file.
+func (s *stream) metadata(t *testing.T) string {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(dataFile)), "metadata", "*.metadata.json"))
-	if err != nil {
-		t.Fatal(err)
+	var list struct{ MetadataLocation string }
+	s.get(t, "/v1/datasets/"+s.name+"/branches/main/snapshots?limit=1", &list)
+	if list.MetadataLocation == "" {
+		t.Fatal("the dataset names no metadata file")
 	}
-	newest, best := "", -1
-	for _, file := range files {
-		number, _, _ := strings.Cut(filepath.Base(file), "-")
-		if version, err := strconv.Atoi(number); err == nil && version > best {
-			newest, best = file, version
-		}
-	}
-	if newest == "" {
-		t.Fatalf("no metadata beside %s", dataFile)
-	}
-	return newest
+	return list.MetadataLocation
 }
 
 // pythonPath is a Python with test/python/requirements.txt.

@@ -19,8 +19,10 @@ import (
 // started again; the address stays what it was at first.
 type server struct {
 	binary  string
-	dir     string // data/, address, log
-	address string // host:port once started
+	dir     string   // data/, address, log
+	address string   // host:port once started
+	args    []string // of serve, beside the usual ones
+	env     []string
 	cmd     *exec.Cmd
 	ended   chan struct{} // closed when cmd has been waited for
 	log     *logFile
@@ -65,8 +67,9 @@ func (s *server) launch(env ...string) (*exec.Cmd, chan struct{}, error) {
 		listen = "127.0.0.1:0"
 	}
 	cmd := exec.Command(s.binary, "serve", "--data", filepath.Join(s.dir, "data"), "--listen", listen, "--address-file", s.addressFile())
+	cmd.Args = append(cmd.Args, s.args...)
 	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=0")
-	cmd.Env = append(cmd.Env, env...)
+	cmd.Env = append(append(cmd.Env, s.env...), env...)
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	if err := cmd.Start(); err != nil {
 		return nil, nil, err

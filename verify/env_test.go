@@ -161,7 +161,7 @@ type env struct {
 func (e *env) open() *node.Stopped {
 	e.t.Helper()
 	if e.stopped == nil {
-		s, err := node.OpenStopped(e.t.Context(), e.dir, quiet)
+		s, err := node.OpenStopped(e.t.Context(), e.dir, nil, quiet)
 		e.must(err)
 		e.stopped = s
 	}

@@ -26,6 +26,7 @@ const (
 
 type serveFlags struct {
 	data, listen, addressFile string
+	warehouse                 warehouseFlags
 	insecure                  bool
 	logLimit                  int64
 	logJSON                   bool
@@ -43,6 +44,11 @@ All state is in the data directory: log/ (hot rows), warehouse/ (Iceberg tables)
 catalog.db (names, schemas, checkpoints, table pointers). One process at a time
 may have it open.
 
+With --warehouse s3://BUCKET[/PREFIX] the tables lie in an S3 bucket. Credentials are
+taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN), else
+from ~/.aws/credentials, else from the machine's role. The server must honour
+If-None-Match on writes.
+
 SIGINT or SIGTERM ends it cleanly: requests under way are answered, waiting rows
 are archived (for at most 30 s), and the exit code is 0. A second signal ends it at
 once. After that, and after kill -9, nothing that was acknowledged is missing.`,
@@ -50,6 +56,7 @@ once. After that, and after kill -9, nothing that was acknowledged is missing.`,
 		RunE: func(c *cobra.Command, _ []string) error { return serve(c.Context(), f, c.ErrOrStderr()) },
 	}
 	c.Flags().StringVar(&f.data, "data", "data", "the data directory; made if missing")
+	f.warehouse.register(c.Flags())
 	c.Flags().StringVar(&f.listen, "listen", "127.0.0.1:8080", "address to listen on; port 0 takes a free one")
 	c.Flags().StringVar(&f.addressFile, "address-file", "", "write the address here once the server is ready")
 	c.Flags().BoolVar(&f.insecure, "insecure-listen", false, "allow an address that is not loopback, although there is no authentication yet")
@@ -95,8 +102,12 @@ func startServer(ctx context.Context, f serveFlags, logger *slog.Logger) (*serve
 		return nil, err
 	}
 	s := &server{log: logger, fatal: make(chan error, 1), served: make(chan error, 1), ran: make(chan error, 1)}
+	tables, err := f.warehouse.open(ctx)
+	if err != nil {
+		return nil, err
+	}
 	n, err := node.Open(ctx, node.Options{
-		Dir: f.data, LogBytes: f.logLimit, Logger: logger, Reached: reached,
+		Dir: f.data, Warehouse: tables, LogBytes: f.logLimit, Logger: logger, Reached: reached,
 		OnFatal: func(err error) { s.fatal <- err },
 	})
 	if err != nil {

@@ -38,6 +38,7 @@ type verifyFlags struct {
 	all                bool
 	producer, sequence string
 	grace              time.Duration
+	warehouse          warehouseFlags
 }
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -86,6 +87,7 @@ none), 2 the check could not be made, or not to its end.`,
 	s := c.Flags()
 	s.BoolVar(&f.all, "all", false, "check every stream")
 	s.StringVar(&f.data, "data", "", "check the data directory of a stopped server, without a server")
+	f.warehouse.register(s)
 	s.StringVar(&f.producer, "producer-column", "", "column that names the producer of a row")
 	s.StringVar(&f.sequence, "sequence-column", "", "column that numbers the rows of a producer")
 	s.DurationVar(&f.grace, "grace", verify.DefaultGrace, "age from which on a file that nothing leads to is a finding")
@@ -126,9 +128,12 @@ func (a *app) verify(ctx context.Context, name string, f verifyFlags) error {
 		return nil
 	}
 	var err error
-	if f.data != "" {
+	switch {
+	case f.data == "" && f.warehouse.uri != "":
+		err = errors.New("--warehouse is for --data; a server knows its own")
+	case f.data != "":
 		err = a.verifyStopped(ctx, name, f, show)
-	} else {
+	default:
 		err = a.verifyServer(ctx, name, f, show)
 	}
 	if isTerminal(a.err) {
@@ -266,7 +271,11 @@ func (a *app) events(r io.Reader, last func(verify.Event) bool, show func(verify
 // verifyStopped checks a data directory in this process.
 func (a *app) verifyStopped(ctx context.Context, name string, f verifyFlags, show func(verify.Event) error) error {
 	// What the log's opening finds is among the findings.
-	s, err := node.OpenStopped(ctx, f.data, slog.New(slog.DiscardHandler))
+	tables, err := f.warehouse.open(ctx)
+	if err != nil {
+		return err
+	}
+	s, err := node.OpenStopped(ctx, f.data, tables, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,9 @@ from decimal import Decimal
 
 import duckdb
 import pyarrow as pa
+import pyarrow.fs
 import pyiceberg.types as ice
+from fsspec.implementations.arrow import ArrowFSWrapper
 from pyiceberg.expressions import (
     EqualTo,
     GreaterThan,
@@ -297,6 +299,39 @@ def check_predicates(fields, want, table, db, files, problems):
     return asked
 
 
+class Bucket(ArrowFSWrapper):
+    """A bucket for DuckDB, whose own way to one is an extension that would have to be downloaded."""
+
+    protocol = "bucket"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return path.removeprefix("bucket://")
+
+
+def s3_options():
+    """The server and its keys, as the environment names them to every client of S3."""
+    return os.environ["AWS_ENDPOINT_URL"], os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"], os.environ["AWS_REGION"]
+
+
+def iceberg_properties(metadata):
+    if not metadata.startswith("s3://"):
+        return {}
+    endpoint, key, secret, region = s3_options()
+    return {"s3.endpoint": endpoint, "s3.access-key-id": key, "s3.secret-access-key": secret, "s3.region": region}
+
+
+def duckdb_files(db, files):
+    """Has db read files, and returns how it names them."""
+    if not files[0].startswith("s3://"):
+        return files
+    endpoint, key, secret, region = s3_options()
+    scheme, host = endpoint.split("://")
+    s3 = pyarrow.fs.S3FileSystem(access_key=key, secret_key=secret, region=region, endpoint_override=host, scheme=scheme)
+    db.register_filesystem(Bucket(s3))
+    return ["bucket://" + f.removeprefix("s3://") for f in files]
+
+
 def main():
     # DuckDB shows and compares instants in the local time zone, and a wheel without ICU takes it from here only.
     os.environ["TZ"] = "UTC"
@@ -318,7 +353,7 @@ def main():
     problems = []
     if args.published:
         check_published(fields[: -len(SYSTEM)], want, args.published, problems)
-    table = StaticTable.from_metadata(args.metadata)
+    table = StaticTable.from_metadata(args.metadata, iceberg_properties(args.metadata))
     # The table knows the system columns by id; where they stand is its own affair.
     found = sorted(table.schema().fields, key=lambda f: (f.field_id <= 4, f.field_id))
     check_iceberg_fields("", sorted(fields, key=lambda f: (f["id"] <= 4, f["id"])), found, problems)
@@ -326,9 +361,10 @@ def main():
     check_rows("PyIceberg", fields, want, table.scan().to_arrow().select(names), problems)
 
     db = duckdb.connect()
-    rows = db.sql("select * from read_parquet(?)", params=[args.files]).to_arrow_table()
+    files = duckdb_files(db, args.files)
+    rows = db.sql("select * from read_parquet(?)", params=[files]).to_arrow_table()
     check_rows("DuckDB", fields, want, rows.select(names), problems)
-    asked = check_predicates(fields, want, table, db, args.files, problems)
+    asked = check_predicates(fields, want, table, db, files, problems)
 
     for p in problems[:50]:
         print(p, file=sys.stderr)

@@ -37,6 +37,9 @@ import (
 type Options struct {
 	// Dir is the data directory; it is made if it is missing.
 	Dir string
+	// Warehouse keeps the datasets; nil: the directory "warehouse" below Dir. A data
+	// directory stays with the warehouse that it was first opened with.
+	Warehouse objstore.Store
 	// LogBytes bounds the hot log on disk; 0: the log's default.
 	LogBytes int64
 	// SegmentBytes is the size of the log's files, three of which are filled
@@ -137,8 +140,8 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.log, err = disk.Open(filepath.Join(dir, logDir), hot); err != nil {
 		return nil, err
 	}
-	var files objstore.Store
-	if files, err = objstore.NewFS(filepath.Join(dir, warehouseDir)); err != nil {
+	files, err := openWarehouse(ctx, n.catalog, o.Warehouse, dir)
+	if err != nil {
 		return nil, err
 	}
 	files = through(o.seams.store, files)
@@ -176,6 +179,18 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	n.verifier = newVerifier(n.catalog, n.log, files)
 	n.figures = &figures{n: n, views: map[record.ViewID]remembered{}}
 	return n, nil
+}
+
+// openWarehouse opens the data directory's own warehouse if it is given none.
+func openWarehouse(ctx context.Context, c *catalog.Catalog, given objstore.Store, dir string) (objstore.Store, error) {
+	files := given
+	if files == nil {
+		var err error
+		if files, err = objstore.NewFS(filepath.Join(dir, warehouseDir)); err != nil {
+			return nil, err
+		}
+	}
+	return files, c.BindWarehouse(ctx, files.Base())
 }
 
 // lock takes the directory for this process; the system releases it when the

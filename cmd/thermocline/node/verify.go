@@ -37,8 +37,9 @@ type Stopped struct {
 // OpenStopped opens a data directory that no server has open (record.ErrBusy), for
 // checks alone: no view is dropped, no table is made, nothing is archived. The hot
 // log does what every opening of it does: it cuts a torn tail, which holds nothing
-// that was acknowledged. record.ErrNotFound where there is no data directory.
-func OpenStopped(ctx context.Context, dir string, logger *slog.Logger) (_ *Stopped, err error) {
+// that was acknowledged. warehouse is that of Options. record.ErrNotFound where there is
+// no data directory.
+func OpenStopped(ctx context.Context, dir string, warehouse objstore.Store, logger *slog.Logger) (_ *Stopped, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, fmt.Errorf("open data directory: %w", err)
 	}
@@ -62,7 +63,7 @@ func OpenStopped(ctx context.Context, dir string, logger *slog.Logger) (_ *Stopp
 	if s.log, err = disk.Open(filepath.Join(dir, logDir), disk.Options{SegmentBytes: smallestSegment(filepath.Join(dir, logDir)), Logger: logger}); err != nil {
 		return nil, err
 	}
-	files, err := objstore.NewFS(filepath.Join(dir, warehouseDir))
+	files, err := openWarehouse(ctx, s.catalog, warehouse, dir)
 	if err != nil {
 		return nil, err
 	}
