@@ -182,6 +182,7 @@ func newEnv(t *testing.T) *env {
 	t.Helper()
 	prepared.once.Do(func() {
 		p := &prepared
+		//nolint:usetesting // it serves all tests
 		if p.root, p.err = os.MkdirTemp("", "thermocline-verify-"); p.err != nil {
 			return
 		}

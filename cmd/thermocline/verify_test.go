@@ -50,7 +50,7 @@ func TestVerifyThatCannotCheck(t *testing.T) {
 	gone, stop := context.WithCancel(t.Context())
 	stop()
 	for what, c := range map[string]struct {
-		ctx    context.Context
+		ctx    context.Context //nolint:containedctx // a case of a table
 		server string
 		args   []string
 		text   string
