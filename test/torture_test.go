@@ -294,11 +294,15 @@ func (x *torture) report(t *testing.T, took time.Duration) {
 		requests, retries = requests+p.requests.Load(), retries+p.retries.Load()
 		duplicates, asked = duplicates+p.duplicates.Load(), asked+p.asked.Load()
 	}
-	cycles := 0
-	for _, n := range x.faults {
+	cycles, killed := 0, 0
+	for kind, n := range x.faults {
 		cycles += n
+		// A crash within an archive is a kill too; SIGTERM is none.
+		if strings.Contains(kind, "kill") && kind != "consumers killed" || strings.HasPrefix(kind, "pause") || kind == "crash in an archive" {
+			killed += n
+		}
 	}
-	t.Logf("%d cycles in %s: %s", cycles, took.Round(time.Second), x.faults)
+	t.Logf("%d cycles in %s, in %d of them the server was killed or paused: %s", cycles, took.Round(time.Second), killed, x.faults)
 	t.Logf("%d rows acknowledged in %d requests, %d retried, %d answered as duplicates, %d times a producer asked for its last", x.rows(), requests, retries, duplicates, asked)
 	t.Logf("batch reads: %d whole, %d cut off, %d rows", x.batch.whole, x.batch.cut, x.batch.rows)
 	for _, c := range x.consumers {
