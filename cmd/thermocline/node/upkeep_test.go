@@ -124,8 +124,31 @@ func TestUpkeepIsInvisible(t *testing.T) {
 	w.audit()
 }
 
-// A branch is compacted when there are new files, not while archives fall behind,
-// and more and more seldom while it fails.
+// Compaction waits while archives fall behind.
+func TestUpkeepLeavesAFullLogAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, catalog.Settings{}, Options{seams: seams{log: func(o *disk.Options) { o.SegmentBytes, o.MaxBytes = 64<<10, 8*64<<10 }}})
+	for range worthCompacting {
+		w.publish(5)
+		w.archive()
+	}
+	seen := map[catalog.BranchID]tended{}
+	for fullness(w.node.log.LogStats()) <= 0.5 {
+		w.publish(100)
+	}
+	if w.node.upkeep.compactDue(t.Context(), w.state(), seen); w.dataFiles() != worthCompacting {
+		t.Errorf("compacted to %d files while the log was full", w.dataFiles())
+	}
+	w.archive()
+	eventually(t, "room in the log", func() bool { return fullness(w.node.log.LogStats()) <= 0.5 })
+	if w.node.upkeep.compactDue(t.Context(), w.state(), seen); w.dataFiles() > 2 {
+		t.Errorf("%d files", w.dataFiles())
+	}
+	w.whole()
+}
+
+// A branch is compacted when there are new files, and more and more seldom while
+// it fails.
 func TestUpkeepIsSparing(t *testing.T) {
 	t.Parallel()
 	var broken atomic.Bool
