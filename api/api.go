@@ -88,6 +88,7 @@ type API struct {
 	tails      *slots
 	subscribes *slots
 	checks     chan struct{} // holds as many as are under way
+	upkeep     chan struct{} // the same
 
 	draining  chan struct{}
 	drainOnce sync.Once
@@ -101,7 +102,7 @@ func New(b Backend, o Options) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.Streams == nil || b.Schemas == nil || b.Publisher == nil || b.Producers == nil || b.Reader == nil || b.Subscribers == nil || b.Archiver == nil || b.Datasets == nil || b.Figures == nil || b.Verifier == nil {
+	if b.Streams == nil || b.Schemas == nil || b.Publisher == nil || b.Producers == nil || b.Reader == nil || b.Subscribers == nil || b.Archiver == nil || b.Datasets == nil || b.Maintainer == nil || b.Figures == nil || b.Verifier == nil {
 		return nil, errors.New("api: every part of the backend must be set")
 	}
 	a := &API{
@@ -112,6 +113,7 @@ func New(b Backend, o Options) (*API, error) {
 		tails:      newSlots("tails are open", o.MaxTails),
 		subscribes: newSlots("subscriber reads are open", o.MaxSubscribes),
 		checks:     make(chan struct{}, maxChecks),
+		upkeep:     make(chan struct{}, maxUpkeep),
 		draining:   make(chan struct{}),
 	}
 	a.metrics = a.metricsHandler()

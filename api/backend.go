@@ -28,6 +28,7 @@ type Backend struct {
 	Subscribers Subscribers
 	Archiver    Archiver
 	Datasets    Datasets
+	Maintainer  Maintainer
 	Figures     Figures
 	Verifier    Verifier
 }
@@ -124,6 +125,18 @@ type Datasets interface {
 	DataFiles(ctx context.Context, stream, branch string, snapshot int64, p Page) (DataFilePage, error)
 }
 
+// Maintainer keeps the archived half of a branch small. All calls may be repeated,
+// at any time and beside archives and reads, and none changes a row.
+type Maintainer interface {
+	// Compact makes large files of small ones until there are no more to do. What it
+	// did before an error stays.
+	Compact(ctx context.Context, stream, branch string) (Compaction, error)
+	// Expire drops old snapshots, and no file.
+	Expire(ctx context.Context, stream, branch string, q ExpireSnapshots) (Expiry, error)
+	// Collect deletes files that nothing leads to, at the second look.
+	Collect(ctx context.Context, stream, branch string, q CollectFiles) (Collection, error)
+}
+
 // Figures is for metrics and health.
 type Figures interface {
 	// Branch returns the figures of one branch.
@@ -133,6 +146,8 @@ type Figures interface {
 	// Log returns the figures of the log that all streams share; false for an
 	// engine without one.
 	Log() (LogFigures, bool)
+	// Maintenance returns those of the work on all datasets.
+	Maintenance() MaintenanceFigures
 	// Ready is nil when rows can be taken and given.
 	Ready(ctx context.Context) error
 }
@@ -275,6 +290,50 @@ type DataFilePage struct {
 	Next       string
 }
 
+// Compaction is the outcome of Compact; all zero if there was nothing to do.
+type Compaction struct {
+	Replaced, Written int   // files
+	Rows              int64 // of the written files
+	Before, After     int64 // bytes of the replaced and of the written files
+	SnapshotID        int64 // the newest that replaced files
+}
+
+// ExpireSnapshots says which snapshots may go.
+type ExpireSnapshots struct {
+	// OlderThan is how long one is kept after it ceased to be the newest; nil: the
+	// default. KeepLast of the newest stay in any case; 0: the default.
+	OlderThan *time.Duration
+	KeepLast  int
+	DryRun    bool
+}
+
+// Expiry is what Expire did, or would do.
+type Expiry struct {
+	Expired []int64 // snapshots, oldest first
+	Kept    int
+}
+
+// CollectFiles says which files may be deleted.
+type CollectFiles struct {
+	Grace  time.Duration // 0: the default
+	DryRun bool
+}
+
+// Collection is what Collect found and did, or would do.
+type Collection struct {
+	Listed    int // files looked at
+	Unreached []UnreachedFile
+	Grace     time.Duration // that was in force
+}
+
+// UnreachedFile is a file that nothing leads to.
+type UnreachedFile struct {
+	Key     string // below the warehouse
+	Bytes   int64
+	Since   time.Time // known to be unreached
+	Deleted bool      // or would be; false: it waits
+}
+
 // BranchFigures are the figures of one branch since the process began.
 type BranchFigures struct {
 	Stream, Branch string
@@ -307,4 +366,14 @@ type LogFigures struct {
 	LimitBytes  int64 // 0: no limit
 	Commits     int64
 	SyncSeconds hotbuffer.Histogram
+}
+
+// MaintenanceFigures count the work on datasets since the process began.
+type MaintenanceFigures struct {
+	Compactions, Expiries, Collections int64 // that ended well
+	Failures                           int64 // of all three
+	ReplacedFiles, WrittenFiles        int64 // by compactions
+	ReplacedBytes, WrittenBytes        int64
+	ExpiredSnapshots                   int64
+	DeletedFiles, DeletedBytes         int64
 }

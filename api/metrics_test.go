@@ -42,6 +42,8 @@ func TestMetrics(t *testing.T) {
 		`thermocline_subscriber_lag_rows{branch="main",stream="default.` + stream + `",subscriber="g"} 3`,
 		`thermocline_subscriber_lag_seconds{branch="main",stream="default.` + stream + `",subscriber="g"} `,
 		`thermocline_log_sync_seconds_count`,
+		`thermocline_maintenance_compactions_total`,
+		`thermocline_maintenance_deleted_bytes_total`,
 		`thermocline_http_requests_total{method="POST",route="/v1/streams/:stream/branches/:branch/rows",status="200"} 1`,
 		`thermocline_http_requests_total{method="any",route="none",status="404"} 1`,
 		`go_goroutines`,

@@ -97,6 +97,24 @@ var branchFigures = []branchFigure{
 	{perBranch("archive_lag_seconds", "Age of the oldest row that is not archived."), prometheus.GaugeValue, func(f *BranchFigures) float64 { return f.Lag.Age.Seconds() }},
 }
 
+// maintenanceFigures are counters over all datasets.
+var maintenanceFigures = []struct {
+	desc  *prometheus.Desc
+	value func(*MaintenanceFigures) int64
+}{
+	{desc("maintenance_compactions_total", "Compactions of a dataset that ended well, those that found nothing to do included."), func(f *MaintenanceFigures) int64 { return f.Compactions }},
+	{desc("maintenance_expiries_total", "Expiries of a dataset's snapshots that ended well."), func(f *MaintenanceFigures) int64 { return f.Expiries }},
+	{desc("maintenance_collections_total", "Looks for a dataset's unreached files that ended well."), func(f *MaintenanceFigures) int64 { return f.Collections }},
+	{desc("maintenance_failures_total", "Compactions, expiries and collections that failed."), func(f *MaintenanceFigures) int64 { return f.Failures }},
+	{desc("maintenance_replaced_files_total", "Small files that compaction rewrote."), func(f *MaintenanceFigures) int64 { return f.ReplacedFiles }},
+	{desc("maintenance_replaced_bytes_total", "Bytes of the files that compaction rewrote."), func(f *MaintenanceFigures) int64 { return f.ReplacedBytes }},
+	{desc("maintenance_written_files_total", "Files that compaction wrote."), func(f *MaintenanceFigures) int64 { return f.WrittenFiles }},
+	{desc("maintenance_written_bytes_total", "Bytes of the files that compaction wrote."), func(f *MaintenanceFigures) int64 { return f.WrittenBytes }},
+	{desc("maintenance_expired_snapshots_total", "Snapshots that were dropped."), func(f *MaintenanceFigures) int64 { return f.ExpiredSnapshots }},
+	{desc("maintenance_deleted_files_total", "Unreached files that were deleted."), func(f *MaintenanceFigures) int64 { return f.DeletedFiles }},
+	{desc("maintenance_deleted_bytes_total", "Bytes of the unreached files that were deleted."), func(f *MaintenanceFigures) int64 { return f.DeletedBytes }},
+}
+
 var (
 	appendSeconds = perBranch("append_seconds", "Time from an append's call to its durable return.")
 	lingerSeconds = perBranch("linger_seconds", "Time that rows waited for company (HIGH_THROUGHPUT).")
@@ -132,6 +150,10 @@ func (f *figuresCollector) Collect(out chan<- prometheus.Metric) {
 			out <- prometheus.MustNewConstMetric(lagRows, prometheus.GaugeValue, float64(s.Lag.Rows), b.Stream, b.Branch, s.Name)
 			out <- prometheus.MustNewConstMetric(lagSeconds, prometheus.GaugeValue, s.Lag.Age.Seconds(), b.Stream, b.Branch, s.Name)
 		}
+	}
+	m := f.a.b.Figures.Maintenance()
+	for _, c := range maintenanceFigures {
+		out <- prometheus.MustNewConstMetric(c.desc, prometheus.CounterValue, float64(c.value(&m)))
 	}
 	l, ok := f.a.b.Figures.Log()
 	if !ok {

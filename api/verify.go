@@ -43,6 +43,19 @@ func (a *API) VerifyAll(c *gin.Context, params rest.VerifyAllParams) {
 	a.verify(c, "all streams", params.ProducerColumn, params.SequenceColumn, params.GraceSeconds, a.b.Verifier.All)
 }
 
+// untilDrained returns a context that ends with ctx and with the server.
+func (a *API) untilDrained(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-a.draining:
+			cancel(fmt.Errorf("the server is shutting down; try again when it is back: %w", record.ErrClosed))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
 // verifyLine is a line of the answer.
 type verifyLine struct {
 	verify.Event
@@ -75,15 +88,8 @@ func (a *API) verify(c *gin.Context, what string, producer, sequence *string, gr
 		a.fail(c, fmt.Errorf("verify %s: %d checks are under way already; try again when one has ended: %w", what, maxChecks, record.ErrBusy))
 		return
 	}
-	ctx, cancel := context.WithCancelCause(c.Request.Context())
-	defer cancel(nil)
-	go func() {
-		select {
-		case <-a.draining:
-			cancel(fmt.Errorf("the server is shutting down; check again when it is back: %w", record.ErrClosed))
-		case <-ctx.Done():
-		}
-	}()
+	ctx, cancel := a.untilDrained(c.Request.Context())
+	defer cancel()
 	out := a.streamWriter(c)
 	begun := false
 	send := func(line verifyLine) error {

@@ -109,7 +109,8 @@ type Options struct {
 	CommitBytes int64
 	// Parallel is how many branches are archived at a time [2].
 	Parallel int
-	// FlushTimeout bounds one commit and the writing of its files [10 min].
+	// FlushTimeout bounds one commit, of an archive or a compaction, and the writing
+	// of its files [10 min].
 	FlushTimeout time.Duration
 	Now          func() time.Time
 	Logger       *slog.Logger

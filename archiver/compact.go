@@ -63,6 +63,10 @@ func (a *Archiver) compactOnce(ctx context.Context, t Target, out *CompactResult
 	if same, err := table.HasSchema(s); err != nil || !same {
 		return true, err // the next archive brings it
 	}
+	// As an archive: a file that is long under way must not be older than the grace
+	// of a collection when it is committed.
+	ctx, cancel := context.WithTimeout(ctx, a.o.FlushTimeout)
+	defer cancel()
 	c, err := a.o.Datasets.Compact(ctx, t.Table, dataset.CompactOptions{
 		Schema: s, Format: dataset.Format(t.Settings.DatasetFormat), TargetBytes: a.o.CompactBytes,
 	})

@@ -436,6 +436,38 @@ type BranchMetrics struct {
 	View int32       `json:"view"`
 }
 
+// CollectFiles defines model for CollectFiles.
+type CollectFiles struct {
+	// DryRun Delete nothing, and remember nothing as a first look
+	DryRun *bool `json:"dryRun,omitempty"`
+
+	// Grace How long a file must be known to be unreached before it is deleted; absent means 24h, and less than 1h is an
+	// error. It must be longer than any reader keeps a snapshot, and any writer takes from its first byte to its commit.
+	Grace *Duration `json:"grace,omitempty"`
+}
+
+// CollectResult defines model for CollectResult.
+type CollectResult struct {
+	DeletedBytes int64 `json:"deletedBytes"`
+
+	// DeletedFiles Files that were deleted, or would be in a dry run
+	DeletedFiles int  `json:"deletedFiles"`
+	DryRun       bool `json:"dryRun"`
+
+	// Files The unreached files; at most 1000 are named
+	Files []UnreachedFile `json:"files"`
+
+	// ListedFiles Files of the dataset that were looked at
+	ListedFiles int `json:"listedFiles"`
+
+	// NextDueAt When the first of those that wait can be deleted; absent if none waits
+	NextDueAt    *time.Time `json:"nextDueAt,omitempty"`
+	WaitingBytes int64      `json:"waitingBytes"`
+
+	// WaitingFiles Unreached files that wait for their second look
+	WaitingFiles int `json:"waitingFiles"`
+}
+
 // CommitSubscriber A session, and either a cursor or a checkpoint
 type CommitSubscriber struct {
 	// Checkpoint Number of the newest complete epoch; exactly once only
@@ -446,6 +478,28 @@ type CommitSubscriber struct {
 
 	// Session Of the push read, from its assignment mark
 	Session int64 `json:"session"`
+}
+
+// CompactResult defines model for CompactResult.
+type CompactResult struct {
+	// BytesAfter Bytes of the written files
+	BytesAfter int64 `json:"bytesAfter"`
+
+	// BytesBefore Bytes of the replaced files
+	BytesBefore int64 `json:"bytesBefore"`
+
+	// ReplacedFiles Small files that were rewritten; 0 when there was nothing to do
+	ReplacedFiles int `json:"replacedFiles"`
+
+	// Rows Rows of the written files
+	Rows    int64   `json:"rows"`
+	Seconds float64 `json:"seconds"`
+
+	// SnapshotID The newest snapshot that replaced files; absent if none did
+	SnapshotID *SnapshotID `json:"snapshotId,omitempty"`
+
+	// WrittenFiles Files that took their place
+	WrittenFiles int `json:"writtenFiles"`
 }
 
 // Consistency defines model for Consistency.
@@ -510,6 +564,33 @@ type DatasetFormat string
 //
 // Example: 2m
 type Duration = string
+
+// ExpireResult defines model for ExpireResult.
+type ExpireResult struct {
+	DryRun bool `json:"dryRun"`
+
+	// Expired Snapshots that went, or would go in a dry run
+	Expired int `json:"expired"`
+
+	// Kept Snapshots that stay
+	Kept int `json:"kept"`
+
+	// SnapshotIds Those that went, oldest first; at most 1000 are named
+	SnapshotIds []SnapshotID `json:"snapshotIds"`
+}
+
+// ExpireSnapshots defines model for ExpireSnapshots.
+type ExpireSnapshots struct {
+	// DryRun Only tell what would go
+	DryRun *bool `json:"dryRun,omitempty"`
+
+	// KeepLast How many of the newest snapshots stay whatever their age
+	KeepLast *int `json:"keepLast,omitempty"`
+
+	// OlderThan How long a snapshot is kept after a newer one took its place; absent means 120h. A reader or writer that began on
+	// a snapshot which goes may have to begin again.
+	OlderThan *Duration `json:"olderThan,omitempty"`
+}
 
 // Field defines model for Field.
 type Field struct {
@@ -998,6 +1079,20 @@ type SubscriberStart struct {
 // SubscriberStartType defines model for SubscriberStart.Type.
 type SubscriberStartType string
 
+// UnreachedFile defines model for UnreachedFile.
+type UnreachedFile struct {
+	Bytes int64 `json:"bytes"`
+
+	// Deleted Deleted, or would be in a dry run; false: it waits
+	Deleted bool `json:"deleted"`
+
+	// Key Its place below the warehouse
+	Key string `json:"key"`
+
+	// Since Known to be unreached since then
+	Since time.Time `json:"since"`
+}
+
 // BranchParameter defines model for BranchParameter.
 type BranchParameter = string
 
@@ -1291,6 +1386,12 @@ type VerifyAllParams struct {
 	GraceSeconds *int64 `form:"graceSeconds,omitempty" json:"graceSeconds,omitempty"`
 }
 
+// ExpireSnapshotsJSONRequestBody defines body for ExpireSnapshots for application/json ContentType.
+type ExpireSnapshotsJSONRequestBody = ExpireSnapshots
+
+// CollectFilesJSONRequestBody defines body for CollectFiles for application/json ContentType.
+type CollectFilesJSONRequestBody = CollectFiles
+
 // CreateStreamJSONRequestBody defines body for CreateStream for application/json ContentType.
 type CreateStreamJSONRequestBody = CreateStream
 
@@ -1466,10 +1567,64 @@ type ClientInterface interface {
 	// Corresponds with GET /readyz (the `GetReadiness` operationId).
 	GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CompactDataset Make few large data files of many small ones
+	//
+	// Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
+	// when there are no more. Rows, their order, offsets and cursors stay as they are; archives and reads go on meanwhile.
+	// The old files stay for as long as a retained snapshot has them. The server does this by itself every ten minutes
+	// or so. An error leaves what was compacted before it; the same call goes on there.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/compact (the `CompactDataset` operationId).
+	CompactDataset(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExpireSnapshotsWithBody Forget old snapshots
+	//
+	// Drops old snapshots from the dataset's history: time travel to them ends. The newest, those that a tag or branch
+	// names, and all rows of those that stay are kept. No file is deleted: that is what `gc` does, later. The server does
+	// this by itself every hour or so, with the defaults.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/expire (the `ExpireSnapshots` operationId).
+	ExpireSnapshotsWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExpireSnapshots Forget old snapshots
+	//
+	// Drops old snapshots from the dataset's history: time travel to them ends. The newest, those that a tag or branch
+	// names, and all rows of those that stay are kept. No file is deleted: that is what `gc` does, later. The server does
+	// this by itself every hour or so, with the defaults.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/expire (the `ExpireSnapshots` operationId).
+	ExpireSnapshots(ctx context.Context, stream StreamParameter, branch BranchParameter, body ExpireSnapshotsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListDataFiles List the data files of a snapshot
 	//
 	// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/files (the `ListDataFiles` operationId).
 	ListDataFiles(ctx context.Context, stream StreamParameter, branch BranchParameter, params *ListDataFilesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CollectFilesWithBody Delete files that nothing leads to
+	//
+	// Deletes files of the dataset that no retained snapshot of any branch leads to: those of expired snapshots, failed commits
+	// and crashes. A file goes at the second look, at least `grace` after the first one that found it; until then it is
+	// waiting. The server looks by itself every hour or so, with the default grace.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/gc (the `CollectFiles` operationId).
+	CollectFilesWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CollectFiles Delete files that nothing leads to
+	//
+	// Deletes files of the dataset that no retained snapshot of any branch leads to: those of expired snapshots, failed commits
+	// and crashes. A file goes at the second look, at least `grace` after the first one that found it; until then it is
+	// waiting. The server looks by itself every hour or so, with the default grace.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/gc (the `CollectFiles` operationId).
+	CollectFiles(ctx context.Context, stream StreamParameter, branch BranchParameter, body CollectFilesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListSnapshots List the dataset's history, newest first
 	//
@@ -1913,11 +2068,115 @@ func (c *Client) GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn
 	return c.Client.Do(req)
 }
 
+// CompactDataset Make few large data files of many small ones
+//
+// Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
+// when there are no more. Rows, their order, offsets and cursors stay as they are; archives and reads go on meanwhile.
+// The old files stay for as long as a retained snapshot has them. The server does this by itself every ten minutes
+// or so. An error leaves what was compacted before it; the same call goes on there.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/compact (the `CompactDataset` operationId).
+func (c *Client) CompactDataset(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCompactDatasetRequest(c.Server, stream, branch)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExpireSnapshotsWithBody Forget old snapshots
+//
+// Drops old snapshots from the dataset's history: time travel to them ends. The newest, those that a tag or branch
+// names, and all rows of those that stay are kept. No file is deleted: that is what `gc` does, later. The server does
+// this by itself every hour or so, with the defaults.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/expire (the `ExpireSnapshots` operationId).
+func (c *Client) ExpireSnapshotsWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExpireSnapshotsRequestWithBody(c.Server, stream, branch, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExpireSnapshots Forget old snapshots
+//
+// Drops old snapshots from the dataset's history: time travel to them ends. The newest, those that a tag or branch
+// names, and all rows of those that stay are kept. No file is deleted: that is what `gc` does, later. The server does
+// this by itself every hour or so, with the defaults.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/expire (the `ExpireSnapshots` operationId).
+func (c *Client) ExpireSnapshots(ctx context.Context, stream StreamParameter, branch BranchParameter, body ExpireSnapshotsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExpireSnapshotsRequest(c.Server, stream, branch, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListDataFiles List the data files of a snapshot
 //
 // Corresponds with GET /v1/datasets/{stream}/branches/{branch}/files (the `ListDataFiles` operationId).
 func (c *Client) ListDataFiles(ctx context.Context, stream StreamParameter, branch BranchParameter, params *ListDataFilesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListDataFilesRequest(c.Server, stream, branch, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CollectFilesWithBody Delete files that nothing leads to
+//
+// Deletes files of the dataset that no retained snapshot of any branch leads to: those of expired snapshots, failed commits
+// and crashes. A file goes at the second look, at least `grace` after the first one that found it; until then it is
+// waiting. The server looks by itself every hour or so, with the default grace.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/gc (the `CollectFiles` operationId).
+func (c *Client) CollectFilesWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCollectFilesRequestWithBody(c.Server, stream, branch, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CollectFiles Delete files that nothing leads to
+//
+// Deletes files of the dataset that no retained snapshot of any branch leads to: those of expired snapshots, failed commits
+// and crashes. A file goes at the second look, at least `grace` after the first one that found it; until then it is
+// waiting. The server looks by itself every hour or so, with the default grace.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/gc (the `CollectFiles` operationId).
+func (c *Client) CollectFiles(ctx context.Context, stream StreamParameter, branch BranchParameter, body CollectFilesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCollectFilesRequest(c.Server, stream, branch, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2765,6 +3024,101 @@ func NewGetReadinessRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewCompactDatasetRequest constructs an http.Request for the CompactDataset method
+func NewCompactDatasetRequest(server string, stream StreamParameter, branch BranchParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/compact", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewExpireSnapshotsRequest calls the generic ExpireSnapshots builder with application/json body
+func NewExpireSnapshotsRequest(server string, stream StreamParameter, branch BranchParameter, body ExpireSnapshotsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewExpireSnapshotsRequestWithBody(server, stream, branch, "application/json", bodyReader)
+}
+
+// NewExpireSnapshotsRequestWithBody constructs an http.Request for the ExpireSnapshots method, with any body, and a specified content type
+func NewExpireSnapshotsRequestWithBody(server string, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/expire", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListDataFilesRequest constructs an http.Request for the ListDataFiles method
 func NewListDataFilesRequest(server string, stream StreamParameter, branch BranchParameter, params *ListDataFilesParams) (*http.Request, error) {
 	var err error
@@ -2853,6 +3207,60 @@ func NewListDataFilesRequest(server string, stream StreamParameter, branch Branc
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewCollectFilesRequest calls the generic CollectFiles builder with application/json body
+func NewCollectFilesRequest(server string, stream StreamParameter, branch BranchParameter, body CollectFilesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCollectFilesRequestWithBody(server, stream, branch, "application/json", bodyReader)
+}
+
+// NewCollectFilesRequestWithBody constructs an http.Request for the CollectFiles method, with any body, and a specified content type
+func NewCollectFilesRequestWithBody(server string, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/gc", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -4850,12 +5258,68 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /readyz (the `GetReadiness` operationId).
 	GetReadinessWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetReadinessResponse, error)
 
+	// CompactDatasetWithResponse Make few large data files of many small ones
+	//
+	// Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
+	// when there are no more. Rows, their order, offsets and cursors stay as they are; archives and reads go on meanwhile.
+	// The old files stay for as long as a retained snapshot has them. The server does this by itself every ten minutes
+	// or so. An error leaves what was compacted before it; the same call goes on there.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/compact (the `CompactDataset` operationId).
+	CompactDatasetWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*CompactDatasetResponse, error)
+
+	// ExpireSnapshotsWithBodyWithResponse Forget old snapshots
+	//
+	// Drops old snapshots from the dataset's history: time travel to them ends. The newest, those that a tag or branch
+	// names, and all rows of those that stay are kept. No file is deleted: that is what `gc` does, later. The server does
+	// this by itself every hour or so, with the defaults.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/expire (the `ExpireSnapshots` operationId).
+	ExpireSnapshotsWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ExpireSnapshotsResponse, error)
+
+	// ExpireSnapshotsWithResponse Forget old snapshots
+	//
+	// Drops old snapshots from the dataset's history: time travel to them ends. The newest, those that a tag or branch
+	// names, and all rows of those that stay are kept. No file is deleted: that is what `gc` does, later. The server does
+	// this by itself every hour or so, with the defaults.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/expire (the `ExpireSnapshots` operationId).
+	ExpireSnapshotsWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body ExpireSnapshotsJSONRequestBody, reqEditors ...RequestEditorFn) (*ExpireSnapshotsResponse, error)
+
 	// ListDataFilesWithResponse List the data files of a snapshot
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/files (the `ListDataFiles` operationId).
 	ListDataFilesWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *ListDataFilesParams, reqEditors ...RequestEditorFn) (*ListDataFilesResponse, error)
+
+	// CollectFilesWithBodyWithResponse Delete files that nothing leads to
+	//
+	// Deletes files of the dataset that no retained snapshot of any branch leads to: those of expired snapshots, failed commits
+	// and crashes. A file goes at the second look, at least `grace` after the first one that found it; until then it is
+	// waiting. The server looks by itself every hour or so, with the default grace.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/gc (the `CollectFiles` operationId).
+	CollectFilesWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CollectFilesResponse, error)
+
+	// CollectFilesWithResponse Delete files that nothing leads to
+	//
+	// Deletes files of the dataset that no retained snapshot of any branch leads to: those of expired snapshots, failed commits
+	// and crashes. A file goes at the second look, at least `grace` after the first one that found it; until then it is
+	// waiting. The server looks by itself every hour or so, with the default grace.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/gc (the `CollectFiles` operationId).
+	CollectFilesWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body CollectFilesJSONRequestBody, reqEditors ...RequestEditorFn) (*CollectFilesResponse, error)
 
 	// ListSnapshotsWithResponse List the dataset's history, newest first
 	//
@@ -5445,6 +5909,207 @@ func (r GetReadinessResponse) ContentType() string {
 	return ""
 }
 
+// CompactDatasetResponse429Headers the declared response headers of an HTTP 429 response for CompactDataset
+type CompactDatasetResponse429Headers struct {
+	RetryAfter *int
+}
+
+// CompactDatasetResponse503Headers the declared response headers of an HTTP 503 response for CompactDataset
+type CompactDatasetResponse503Headers struct {
+	RetryAfter *int
+}
+
+type CompactDatasetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CompactResult
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationProblemJSON429 *Busy
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *CompactDatasetResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *CompactDatasetResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CompactDatasetResponse) GetJSON200() *CompactResult {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r CompactDatasetResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r CompactDatasetResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r CompactDatasetResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r CompactDatasetResponse) GetApplicationProblemJSON429() *Busy {
+	return r.ApplicationProblemJSON429
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r CompactDatasetResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CompactDatasetResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CompactDatasetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CompactDatasetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CompactDatasetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CompactDatasetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ExpireSnapshotsResponse429Headers the declared response headers of an HTTP 429 response for ExpireSnapshots
+type ExpireSnapshotsResponse429Headers struct {
+	RetryAfter *int
+}
+
+// ExpireSnapshotsResponse503Headers the declared response headers of an HTTP 503 response for ExpireSnapshots
+type ExpireSnapshotsResponse503Headers struct {
+	RetryAfter *int
+}
+
+type ExpireSnapshotsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ExpireResult
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationProblemJSON429 *Busy
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *ExpireSnapshotsResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ExpireSnapshotsResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ExpireSnapshotsResponse) GetJSON200() *ExpireResult {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ExpireSnapshotsResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r ExpireSnapshotsResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r ExpireSnapshotsResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r ExpireSnapshotsResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r ExpireSnapshotsResponse) GetApplicationProblemJSON429() *Busy {
+	return r.ApplicationProblemJSON429
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r ExpireSnapshotsResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ExpireSnapshotsResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ExpireSnapshotsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExpireSnapshotsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExpireSnapshotsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExpireSnapshotsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListDataFilesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5501,6 +6166,110 @@ func (r ListDataFilesResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListDataFilesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CollectFilesResponse429Headers the declared response headers of an HTTP 429 response for CollectFiles
+type CollectFilesResponse429Headers struct {
+	RetryAfter *int
+}
+
+// CollectFilesResponse503Headers the declared response headers of an HTTP 503 response for CollectFiles
+type CollectFilesResponse503Headers struct {
+	RetryAfter *int
+}
+
+type CollectFilesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CollectResult
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationProblemJSON429 *Busy
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *CollectFilesResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *CollectFilesResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CollectFilesResponse) GetJSON200() *CollectResult {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r CollectFilesResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r CollectFilesResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r CollectFilesResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r CollectFilesResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r CollectFilesResponse) GetApplicationProblemJSON429() *Busy {
+	return r.ApplicationProblemJSON429
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r CollectFilesResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CollectFilesResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CollectFilesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CollectFilesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CollectFilesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CollectFilesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -7688,6 +8457,58 @@ func (c *ClientWithResponses) GetReadinessWithResponse(ctx context.Context, reqE
 	return ParseGetReadinessResponse(rsp)
 }
 
+// CompactDatasetWithResponse Make few large data files of many small ones
+//
+// Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
+// when there are no more. Rows, their order, offsets and cursors stay as they are; archives and reads go on meanwhile.
+// The old files stay for as long as a retained snapshot has them. The server does this by itself every ten minutes
+// or so. An error leaves what was compacted before it; the same call goes on there.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/compact (the `CompactDataset` operationId).
+func (c *ClientWithResponses) CompactDatasetWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*CompactDatasetResponse, error) {
+	rsp, err := c.CompactDataset(ctx, stream, branch, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCompactDatasetResponse(rsp)
+}
+
+// ExpireSnapshotsWithBodyWithResponse Forget old snapshots
+//
+// Drops old snapshots from the dataset's history: time travel to them ends. The newest, those that a tag or branch
+// names, and all rows of those that stay are kept. No file is deleted: that is what `gc` does, later. The server does
+// this by itself every hour or so, with the defaults.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/expire (the `ExpireSnapshots` operationId).
+func (c *ClientWithResponses) ExpireSnapshotsWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ExpireSnapshotsResponse, error) {
+	rsp, err := c.ExpireSnapshotsWithBody(ctx, stream, branch, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExpireSnapshotsResponse(rsp)
+}
+
+// ExpireSnapshotsWithResponse Forget old snapshots
+//
+// Drops old snapshots from the dataset's history: time travel to them ends. The newest, those that a tag or branch
+// names, and all rows of those that stay are kept. No file is deleted: that is what `gc` does, later. The server does
+// this by itself every hour or so, with the defaults.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/expire (the `ExpireSnapshots` operationId).
+func (c *ClientWithResponses) ExpireSnapshotsWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body ExpireSnapshotsJSONRequestBody, reqEditors ...RequestEditorFn) (*ExpireSnapshotsResponse, error) {
+	rsp, err := c.ExpireSnapshots(ctx, stream, branch, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExpireSnapshotsResponse(rsp)
+}
+
 // ListDataFilesWithResponse List the data files of a snapshot
 //
 // Returns a wrapper object for the known response body format(s).
@@ -7699,6 +8520,40 @@ func (c *ClientWithResponses) ListDataFilesWithResponse(ctx context.Context, str
 		return nil, err
 	}
 	return ParseListDataFilesResponse(rsp)
+}
+
+// CollectFilesWithBodyWithResponse Delete files that nothing leads to
+//
+// Deletes files of the dataset that no retained snapshot of any branch leads to: those of expired snapshots, failed commits
+// and crashes. A file goes at the second look, at least `grace` after the first one that found it; until then it is
+// waiting. The server looks by itself every hour or so, with the default grace.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/gc (the `CollectFiles` operationId).
+func (c *ClientWithResponses) CollectFilesWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CollectFilesResponse, error) {
+	rsp, err := c.CollectFilesWithBody(ctx, stream, branch, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCollectFilesResponse(rsp)
+}
+
+// CollectFilesWithResponse Delete files that nothing leads to
+//
+// Deletes files of the dataset that no retained snapshot of any branch leads to: those of expired snapshots, failed commits
+// and crashes. A file goes at the second look, at least `grace` after the first one that found it; until then it is
+// waiting. The server looks by itself every hour or so, with the default grace.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/gc (the `CollectFiles` operationId).
+func (c *ClientWithResponses) CollectFilesWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body CollectFilesJSONRequestBody, reqEditors ...RequestEditorFn) (*CollectFilesResponse, error) {
+	rsp, err := c.CollectFiles(ctx, stream, branch, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCollectFilesResponse(rsp)
 }
 
 // ListSnapshotsWithResponse List the dataset's history, newest first
@@ -8465,6 +9320,195 @@ func ParseGetReadinessResponse(rsp *http.Response) (*GetReadinessResponse, error
 	return response, nil
 }
 
+// ParseCompactDatasetResponse parses an HTTP response from a CompactDatasetWithResponse call
+func ParseCompactDatasetResponse(rsp *http.Response) (*CompactDatasetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CompactDatasetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CompactResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Busy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers CompactDatasetResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers CompactDatasetResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseExpireSnapshotsResponse parses an HTTP response from a ExpireSnapshotsWithResponse call
+func ParseExpireSnapshotsResponse(rsp *http.Response) (*ExpireSnapshotsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExpireSnapshotsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ExpireResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Busy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers ExpireSnapshotsResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers ExpireSnapshotsResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseListDataFilesResponse parses an HTTP response from a ListDataFilesWithResponse call
 func ParseListDataFilesResponse(rsp *http.Response) (*ListDataFilesResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8507,6 +9551,104 @@ func ParseListDataFilesResponse(rsp *http.Response) (*ListDataFilesResponse, err
 		}
 		response.ApplicationProblemJSONDefault = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseCollectFilesResponse parses an HTTP response from a CollectFilesWithResponse call
+func ParseCollectFilesResponse(rsp *http.Response) (*CollectFilesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CollectFilesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CollectResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Busy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers CollectFilesResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers CollectFilesResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
 	}
 
 	return response, nil

@@ -430,6 +430,38 @@ type BranchMetrics struct {
 	View int32       `json:"view"`
 }
 
+// CollectFiles defines model for CollectFiles.
+type CollectFiles struct {
+	// DryRun Delete nothing, and remember nothing as a first look
+	DryRun *bool `json:"dryRun,omitempty"`
+
+	// Grace How long a file must be known to be unreached before it is deleted; absent means 24h, and less than 1h is an
+	// error. It must be longer than any reader keeps a snapshot, and any writer takes from its first byte to its commit.
+	Grace *Duration `json:"grace,omitempty"`
+}
+
+// CollectResult defines model for CollectResult.
+type CollectResult struct {
+	DeletedBytes int64 `json:"deletedBytes"`
+
+	// DeletedFiles Files that were deleted, or would be in a dry run
+	DeletedFiles int  `json:"deletedFiles"`
+	DryRun       bool `json:"dryRun"`
+
+	// Files The unreached files; at most 1000 are named
+	Files []UnreachedFile `json:"files"`
+
+	// ListedFiles Files of the dataset that were looked at
+	ListedFiles int `json:"listedFiles"`
+
+	// NextDueAt When the first of those that wait can be deleted; absent if none waits
+	NextDueAt    *time.Time `json:"nextDueAt,omitempty"`
+	WaitingBytes int64      `json:"waitingBytes"`
+
+	// WaitingFiles Unreached files that wait for their second look
+	WaitingFiles int `json:"waitingFiles"`
+}
+
 // CommitSubscriber A session, and either a cursor or a checkpoint
 type CommitSubscriber struct {
 	// Checkpoint Number of the newest complete epoch; exactly once only
@@ -440,6 +472,28 @@ type CommitSubscriber struct {
 
 	// Session Of the push read, from its assignment mark
 	Session int64 `json:"session"`
+}
+
+// CompactResult defines model for CompactResult.
+type CompactResult struct {
+	// BytesAfter Bytes of the written files
+	BytesAfter int64 `json:"bytesAfter"`
+
+	// BytesBefore Bytes of the replaced files
+	BytesBefore int64 `json:"bytesBefore"`
+
+	// ReplacedFiles Small files that were rewritten; 0 when there was nothing to do
+	ReplacedFiles int `json:"replacedFiles"`
+
+	// Rows Rows of the written files
+	Rows    int64   `json:"rows"`
+	Seconds float64 `json:"seconds"`
+
+	// SnapshotID The newest snapshot that replaced files; absent if none did
+	SnapshotID *SnapshotID `json:"snapshotId,omitempty"`
+
+	// WrittenFiles Files that took their place
+	WrittenFiles int `json:"writtenFiles"`
 }
 
 // Consistency defines model for Consistency.
@@ -504,6 +558,33 @@ type DatasetFormat string
 //
 // Example: 2m
 type Duration = string
+
+// ExpireResult defines model for ExpireResult.
+type ExpireResult struct {
+	DryRun bool `json:"dryRun"`
+
+	// Expired Snapshots that went, or would go in a dry run
+	Expired int `json:"expired"`
+
+	// Kept Snapshots that stay
+	Kept int `json:"kept"`
+
+	// SnapshotIds Those that went, oldest first; at most 1000 are named
+	SnapshotIds []SnapshotID `json:"snapshotIds"`
+}
+
+// ExpireSnapshots defines model for ExpireSnapshots.
+type ExpireSnapshots struct {
+	// DryRun Only tell what would go
+	DryRun *bool `json:"dryRun,omitempty"`
+
+	// KeepLast How many of the newest snapshots stay whatever their age
+	KeepLast *int `json:"keepLast,omitempty"`
+
+	// OlderThan How long a snapshot is kept after a newer one took its place; absent means 120h. A reader or writer that began on
+	// a snapshot which goes may have to begin again.
+	OlderThan *Duration `json:"olderThan,omitempty"`
+}
 
 // Field defines model for Field.
 type Field struct {
@@ -992,6 +1073,20 @@ type SubscriberStart struct {
 // SubscriberStartType defines model for SubscriberStart.Type.
 type SubscriberStartType string
 
+// UnreachedFile defines model for UnreachedFile.
+type UnreachedFile struct {
+	Bytes int64 `json:"bytes"`
+
+	// Deleted Deleted, or would be in a dry run; false: it waits
+	Deleted bool `json:"deleted"`
+
+	// Key Its place below the warehouse
+	Key string `json:"key"`
+
+	// Since Known to be unreached since then
+	Since time.Time `json:"since"`
+}
+
 // BranchParameter defines model for BranchParameter.
 type BranchParameter = string
 
@@ -1285,6 +1380,12 @@ type VerifyAllParams struct {
 	GraceSeconds *int64 `form:"graceSeconds,omitempty" json:"graceSeconds,omitempty"`
 }
 
+// ExpireSnapshotsJSONRequestBody defines body for ExpireSnapshots for application/json ContentType.
+type ExpireSnapshotsJSONRequestBody = ExpireSnapshots
+
+// CollectFilesJSONRequestBody defines body for CollectFiles for application/json ContentType.
+type CollectFilesJSONRequestBody = CollectFiles
+
 // CreateStreamJSONRequestBody defines body for CreateStream for application/json ContentType.
 type CreateStreamJSONRequestBody = CreateStream
 
@@ -1382,9 +1483,18 @@ type ServerInterface interface {
 	// GetReadiness Can the server take and give rows?
 	// (GET /readyz)
 	GetReadiness(c *gin.Context)
+	// CompactDataset Make few large data files of many small ones
+	// (POST /v1/datasets/{stream}/branches/{branch}/compact)
+	CompactDataset(c *gin.Context, stream StreamParameter, branch BranchParameter)
+	// ExpireSnapshots Forget old snapshots
+	// (POST /v1/datasets/{stream}/branches/{branch}/expire)
+	ExpireSnapshots(c *gin.Context, stream StreamParameter, branch BranchParameter)
 	// ListDataFiles List the data files of a snapshot
 	// (GET /v1/datasets/{stream}/branches/{branch}/files)
 	ListDataFiles(c *gin.Context, stream StreamParameter, branch BranchParameter, params ListDataFilesParams)
+	// CollectFiles Delete files that nothing leads to
+	// (POST /v1/datasets/{stream}/branches/{branch}/gc)
+	CollectFiles(c *gin.Context, stream StreamParameter, branch BranchParameter)
 	// ListSnapshots List the dataset's history, newest first
 	// (GET /v1/datasets/{stream}/branches/{branch}/snapshots)
 	ListSnapshots(c *gin.Context, stream StreamParameter, branch BranchParameter, params ListSnapshotsParams)
@@ -1519,6 +1629,74 @@ func (siw *ServerInterfaceWrapper) GetReadiness(c *gin.Context) {
 	siw.Handler.GetReadiness(c)
 }
 
+// CompactDataset operation middleware
+func (siw *ServerInterfaceWrapper) CompactDataset(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CompactDataset(c, stream, branch)
+}
+
+// ExpireSnapshots operation middleware
+func (siw *ServerInterfaceWrapper) ExpireSnapshots(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ExpireSnapshots(c, stream, branch)
+}
+
 // ListDataFiles operation middleware
 func (siw *ServerInterfaceWrapper) ListDataFiles(c *gin.Context) {
 
@@ -1578,6 +1756,40 @@ func (siw *ServerInterfaceWrapper) ListDataFiles(c *gin.Context) {
 	}
 
 	siw.Handler.ListDataFiles(c, stream, branch, params)
+}
+
+// CollectFiles operation middleware
+func (siw *ServerInterfaceWrapper) CollectFiles(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CollectFiles(c, stream, branch)
 }
 
 // ListSnapshots operation middleware
@@ -3011,6 +3223,9 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/metrics", wrapper.GetBranchMetrics)
 	router.GET(options.BaseURL+"/v1/datasets/:stream/branches/:branch/snapshots", wrapper.ListSnapshots)
 	router.GET(options.BaseURL+"/v1/datasets/:stream/branches/:branch/files", wrapper.ListDataFiles)
+	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/compact", wrapper.CompactDataset)
+	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/expire", wrapper.ExpireSnapshots)
+	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/gc", wrapper.CollectFiles)
 	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/verify", wrapper.VerifyBranch)
 	router.GET(options.BaseURL+"/v1/verify", wrapper.VerifyAll)
 	router.GET(options.BaseURL+"/v1/openapi.yaml", wrapper.GetContract)

@@ -9,8 +9,8 @@ import (
 )
 
 func (a *app) datasetCommand() *cobra.Command {
-	c := group(&cobra.Command{Use: "dataset", Short: "Show the archived half of a stream"})
-	c.AddCommand(a.datasetHistory(), a.datasetFiles())
+	c := group(&cobra.Command{Use: "dataset", Short: "Show and tend the archived half of a stream"})
+	c.AddCommand(a.datasetHistory(), a.datasetFiles(), a.datasetCompact(), a.datasetExpire(), a.datasetGC())
 	return c
 }
 

@@ -157,6 +157,8 @@ func (f *figures) Log() (api.LogFigures, bool) {
 	}, true
 }
 
+func (f *figures) Maintenance() api.MaintenanceFigures { return f.n.upkeep.figures() }
+
 // Ready is nil when rows can be taken and given: the log is not poisoned, the
 // catalog answers.
 func (f *figures) Ready(ctx context.Context) error {

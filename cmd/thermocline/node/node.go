@@ -47,6 +47,8 @@ type Options struct {
 	SegmentBytes int64
 	// CheckpointEvery is the length of an epoch; 0: 2 s.
 	CheckpointEvery time.Duration
+	// Upkeep says how often datasets are compacted, expired and collected.
+	Upkeep UpkeepOptions
 	// OnFatal is called once when the log has failed for good: the process
 	// should end and start again.
 	OnFatal func(error)
@@ -90,6 +92,7 @@ type Node struct {
 	archiver    *archiver.Archiver
 	figures     *figures
 	verifier    *verify.Verifier
+	upkeep      *upkeep
 	logger      *slog.Logger
 
 	closing  sync.Once
@@ -177,6 +180,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	n.verifier = newVerifier(n.catalog, n.log, files)
+	n.upkeep = newUpkeep(n, o.Upkeep)
 	n.figures = &figures{n: n, views: map[record.ViewID]remembered{}}
 	return n, nil
 }
@@ -203,8 +207,8 @@ func lock(file string) (io.Closer, error) {
 	return nil, fmt.Errorf("another process has it open; stop that one or choose another --data: %w: %w", err, record.ErrBusy)
 }
 
-// Run takes checkpoints, archives, and deletes what is in the trash, until ctx
-// ends. Then every row that waits is archived, for at most finish, and Run
+// Run takes checkpoints, archives, keeps datasets small, and deletes what is in the
+// trash, until ctx ends. Then every row that waits is archived, for at most finish, and Run
 // returns. Publishing must have stopped before ctx ends for that to be all rows.
 func (n *Node) Run(ctx context.Context, finish time.Duration) error {
 	g, running := errgroup.WithContext(ctx)
@@ -212,6 +216,7 @@ func (n *Node) Run(ctx context.Context, finish time.Duration) error {
 	g.Go(func() error { return n.archiver.Run(running) })
 	g.Go(func() error { return n.directory.Run(running) })
 	g.Go(func() error { return n.subscribers.Run(running) })
+	g.Go(func() error { return n.upkeep.run(running) })
 	err := g.Wait()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), finish)
 	defer cancel()

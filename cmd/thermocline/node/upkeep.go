@@ -1,0 +1,250 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/thermocline/thermocline/api"
+	"github.com/thermocline/thermocline/archiver"
+	"github.com/thermocline/thermocline/branch"
+	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/dataset"
+	"github.com/thermocline/thermocline/record"
+)
+
+// UpkeepOptions say how often datasets are tended in the background. Zero values
+// are the defaults in brackets.
+type UpkeepOptions struct {
+	// CompactEvery is the time between two walks over all branches that compact
+	// those with new small files [10 min]; negative: never.
+	CompactEvery time.Duration
+	// ExpireEvery is the time between two walks that drop old snapshots and delete
+	// unreached files [1 h]; negative: never.
+	ExpireEvery time.Duration
+	// MaxAge and Grace are those of dataset.ExpireOptions [5 days] and
+	// dataset.CollectOptions [24 h]. A Grace shorter than an archive or a compaction
+	// takes loses rows: only for tests.
+	MaxAge, Grace time.Duration
+}
+
+// Bounds of the background work.
+const (
+	// worthCompacting is how many files archives must have added to a branch before
+	// its dataset is looked at again: fewer are never rewritten.
+	worthCompacting = 4
+	// compactTime bounds the work on one branch in one walk, so that a long backlog
+	// does not keep the others waiting; the next walk goes on with it. It is far
+	// below the grace, as a file must be committed before it could be collected.
+	compactTime = 15 * time.Minute
+	// mostRest bounds the pause behind the work on a branch.
+	mostRest = time.Minute
+	// mostSkipped bounds the walks that skip a branch whose compaction fails.
+	mostSkipped = 64
+)
+
+// upkeep compacts datasets, expires their snapshots and collects their files: in
+// the background, one branch at a time and at most half of the time, and on
+// request. A crash anywhere leaves what the next walk finds.
+type upkeep struct {
+	n *Node
+	o UpkeepOptions
+
+	mu    sync.Mutex
+	count api.MaintenanceFigures
+}
+
+func newUpkeep(n *Node, o UpkeepOptions) *upkeep {
+	o.CompactEvery = cmp.Or(o.CompactEvery, 10*time.Minute)
+	o.ExpireEvery = cmp.Or(o.ExpireEvery, time.Hour)
+	return &upkeep{n: n, o: o}
+}
+
+// run tends datasets until ctx ends. Failures are logged and counted, and tried
+// again with a later walk.
+func (u *upkeep) run(ctx context.Context) error {
+	// Two loops of which one works at a time: a long backlog of compactions does not
+	// keep snapshots from expiring.
+	turn := make(chan struct{}, 1)
+	var loops sync.WaitGroup
+	defer loops.Wait()
+	seen := map[catalog.BranchID]tended{}
+	loops.Go(func() {
+		walkEvery(ctx, u.o.CompactEvery, func() {
+			u.walk(ctx, turn, func(st *branch.State) { u.compactDue(ctx, st, seen) })
+			u.forget(seen)
+		})
+	})
+	loops.Go(func() {
+		walkEvery(ctx, u.o.ExpireEvery, func() {
+			u.walk(ctx, turn, func(st *branch.State) { u.expireDue(ctx, st) })
+		})
+	})
+	return nil
+}
+
+// walkEvery calls walk with pauses around every, until ctx ends.
+func walkEvery(ctx context.Context, every time.Duration, walk func()) {
+	// Nodes that start together must not walk together.
+	for every > 0 && sleep(ctx, every/2+rand.N(every)) {
+		walk()
+	}
+}
+
+// sleep returns false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// walk visits all branches, and rests behind each for as long as it took.
+func (u *upkeep) walk(ctx context.Context, turn chan struct{}, visit func(*branch.State)) {
+	for _, st := range u.n.directory.All() {
+		select {
+		case turn <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		begin := time.Now()
+		visit(st)
+		<-turn
+		if !sleep(ctx, min(time.Since(begin), mostRest)) {
+			return
+		}
+	}
+}
+
+// tended is what the compacting loop remembers of a branch.
+type tended struct {
+	files    int64 // that archives had added when it was compacted last
+	failures int   // in a row
+	skip     int   // walks
+}
+
+// forget drops branches that are gone.
+func (u *upkeep) forget(seen map[catalog.BranchID]tended) {
+	for id := range seen {
+		if _, err := u.n.directory.ByID(id); errors.Is(err, record.ErrNotFound) {
+			delete(seen, id)
+		}
+	}
+}
+
+// compactDue compacts a branch that this process has not seen yet, or that has
+// enough new files.
+func (u *upkeep) compactDue(ctx context.Context, st *branch.State, seen map[catalog.BranchID]tended) {
+	last, known := seen[st.Branch.ID]
+	if last.skip > 0 {
+		last.skip--
+		seen[st.Branch.ID] = last
+		return
+	}
+	files := u.n.archiver.Status(st.Branch.ID).Files
+	if known && last.failures == 0 && files-last.files < worthCompacting {
+		return
+	}
+	// Archives must have the disk and the processor while they fall behind.
+	if fullness(u.n.log.LogStats()) > 0.5 {
+		return
+	}
+	bounded, cancel := context.WithTimeout(ctx, compactTime)
+	defer cancel()
+	out, err := u.compact(bounded, st.Branch.ID)
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err == nil:
+		seen[st.Branch.ID] = tended{files: files}
+	case errors.Is(err, record.ErrNotFound): // deleted meanwhile
+	case bounded.Err() != nil && out.Replaced > 0:
+		// It goes on with the next walk.
+		seen[st.Branch.ID] = tended{files: files - worthCompacting}
+	default:
+		last.failures++
+		last.skip = min(1<<min(last.failures-1, 10), mostSkipped)
+		seen[st.Branch.ID] = last
+		u.n.logger.Error("compact a dataset; it is tried again later", "branch", st.Name(), "failures", last.failures, "error", err)
+	}
+	if out.Replaced > 0 {
+		u.n.logger.Info("compacted a dataset", "branch", st.Name(), "replaced", out.Replaced, "written", out.Written, "bytes", out.After)
+	}
+}
+
+// expireDue expires and then collects, so that what expiry leaves is on the
+// collection's list at once.
+func (u *upkeep) expireDue(ctx context.Context, st *branch.State) {
+	e, err := u.expire(ctx, st.Branch.TableUUID, dataset.ExpireOptions{MaxAge: u.o.MaxAge})
+	if err == nil {
+		var c dataset.Collection
+		c, err = u.collect(ctx, st.Branch.TableUUID, dataset.CollectOptions{Grace: u.o.Grace})
+		if len(e.Expired) > 0 || c.Deleted > 0 {
+			u.n.logger.Info("expired snapshots of a dataset", "branch", st.Name(), "snapshots", len(e.Expired), "kept", e.Kept, "files", c.Deleted, "bytes", c.DeletedBytes)
+		}
+	}
+	if err != nil && ctx.Err() == nil && !errors.Is(err, record.ErrNotFound) {
+		u.n.logger.Error("expire snapshots of a dataset; it is tried again later", "branch", st.Name(), "error", err)
+	}
+}
+
+func (u *upkeep) compact(ctx context.Context, id catalog.BranchID) (archiver.CompactResult, error) {
+	out, err := u.n.archiver.Compact(ctx, id)
+	u.note(err, func(f *api.MaintenanceFigures) {
+		if err == nil {
+			f.Compactions++
+		}
+		f.ReplacedFiles, f.WrittenFiles = f.ReplacedFiles+int64(out.Replaced), f.WrittenFiles+int64(out.Written)
+		f.ReplacedBytes, f.WrittenBytes = f.ReplacedBytes+out.Before, f.WrittenBytes+out.After
+	})
+	return out, err
+}
+
+func (u *upkeep) expire(ctx context.Context, table string, o dataset.ExpireOptions) (dataset.Expiry, error) {
+	out, err := u.n.datasets.Expire(ctx, table, o)
+	u.note(err, func(f *api.MaintenanceFigures) {
+		if err == nil && !o.DryRun {
+			f.Expiries++
+			f.ExpiredSnapshots += int64(len(out.Expired))
+		}
+	})
+	return out, err
+}
+
+func (u *upkeep) collect(ctx context.Context, table string, o dataset.CollectOptions) (dataset.Collection, error) {
+	out, err := u.n.datasets.Collect(ctx, table, o)
+	u.note(err, func(f *api.MaintenanceFigures) {
+		if o.DryRun {
+			return
+		}
+		if err == nil {
+			f.Collections++
+		}
+		f.DeletedFiles, f.DeletedBytes = f.DeletedFiles+int64(out.Deleted), f.DeletedBytes+out.DeletedBytes
+	})
+	return out, err
+}
+
+// note counts; what a caller gave up, or is about a branch that is gone, is no
+// failure.
+func (u *upkeep) note(err error, add func(*api.MaintenanceFigures)) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, record.ErrNotFound) {
+		u.count.Failures++
+	}
+	add(&u.count)
+}
+
+func (u *upkeep) figures() api.MaintenanceFigures {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.count
+}
