@@ -94,14 +94,23 @@ func (h *harness) add(id record.ViewID, partition record.Partition, values ...st
 	return out
 }
 
-// file returns the bytes of a file of the log.
+// file returns the bytes of a file of the log, which may be writing it.
 func (h *harness) file(name string) []byte {
 	h.Helper()
-	b, err := h.mem.UnsafeGetFileDataBuffer("/log/" + name)
+	f, err := h.mem.Open("/log/" + name)
 	if err != nil {
 		h.Fatal(err)
 	}
-	return slices.Clone(b)
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		h.Fatal(err)
+	}
+	b := make([]byte, info.Size())
+	if n, err := f.ReadAt(b, 0); n < len(b) {
+		h.Fatalf("%d of %d bytes: %v", n, len(b), err)
+	}
+	return b
 }
 
 func (h *harness) names() []string {

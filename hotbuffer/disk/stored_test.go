@@ -25,12 +25,9 @@ func TestReadStoredSeesTheFile(t *testing.T) {
 		if !strings.HasSuffix(name, segmentSuffix) {
 			continue
 		}
-		b, err := h.mem.UnsafeGetFileDataBuffer("/log/" + name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		b := h.file(name)
 		if at := bytes.Index(b, []byte("second")); at >= 0 {
-			b[at] ^= 1
+			write(t, h.mem, name, at, []byte{b[at] ^ 1})
 			damaged = true
 		}
 	}
