@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -275,17 +274,11 @@ func serveChild(ctx context.Context, o options) error {
 		return err
 	}
 	defer b.close()
-	if o.profile != "" {
-		f, err := os.Create(o.profile)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+	stop, err := profile(o.profile)
+	if err != nil {
+		return err
 	}
+	defer stop()
 	fmt.Println(strings.TrimSuffix(b.url, "/v1"))
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err

@@ -12,6 +12,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -84,17 +85,11 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer b.close()
-	if o.profile != "" {
-		f, err := os.Create(o.profile)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+	stop, err := profile(o.profile)
+	if err != nil {
+		return err
 	}
+	defer stop()
 	fmt.Printf("%-36s %12s %10s %10s %10s\n", "phase", "rows/s", "MB/s", "p50 ms", "p99 ms")
 	for _, phase := range []func(context.Context) error{
 		b.publishNDJSON, b.publishAvro, b.publishArrow, b.publishSmall, b.append, b.archive, b.read,
@@ -118,4 +113,23 @@ func report(name string, rows int, bytes int64, took time.Duration, latencies []
 	}
 	s := took.Seconds()
 	fmt.Printf("%-36s %12.0f %10.1f %10s %10s\n", name, float64(rows)/s, float64(bytes)/s/1e6, p(0.5), p(0.99))
+}
+
+// profile writes a CPU profile to a file until stop is called; without a file it
+// does nothing.
+func profile(file string) (stop func(), err error) {
+	if file == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		f.Close()
+	}, nil
 }

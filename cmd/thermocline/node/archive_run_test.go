@@ -26,10 +26,15 @@ import (
 // run lets the archiver run until the test ends or stop is called.
 func (w *world) run() (stop func()) {
 	w.t.Helper()
+	return w.background(w.node.archiver.Run)
+}
+
+// background lets a part of the node work until the test ends or stop is called.
+func (w *world) background(work func(context.Context) error) (stop func()) {
+	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
 	done := make(chan error, 1)
-	a := w.node.archiver
-	go func() { done <- a.Run(ctx) }()
+	go func() { done <- work(ctx) }()
 	stopped := false
 	stop = func() {
 		if stopped {

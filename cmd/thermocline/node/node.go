@@ -235,16 +235,19 @@ func (n *Node) Close() error {
 	return n.closeErr
 }
 
-func (n *Node) close() error {
+func (n *Node) close() error { return closeParts(n.log, n.catalog, n.lock) }
+
+// closeParts closes what was opened; nil is what was not. The lock goes last.
+func closeParts(log *disk.Log, c *catalog.Catalog, lock io.Closer) error {
 	var errs []error
-	if n.log != nil {
-		errs = append(errs, n.log.Close())
+	if log != nil {
+		errs = append(errs, log.Close())
 	}
-	if n.catalog != nil {
-		errs = append(errs, n.catalog.Close())
+	if c != nil {
+		errs = append(errs, c.Close())
 	}
-	if n.lock != nil {
-		errs = append(errs, n.lock.Close())
+	if lock != nil {
+		errs = append(errs, lock.Close())
 	}
 	return errors.Join(errs...)
 }

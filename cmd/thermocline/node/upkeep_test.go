@@ -17,28 +17,6 @@ import (
 	"github.com/thermocline/thermocline/record"
 )
 
-// tend runs the upkeep until stop is called or the test ends.
-func (w *world) tend() (stop func()) {
-	w.t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(w.t.Context()))
-	done := make(chan error, 1)
-	u := w.node.upkeep
-	go func() { done <- u.run(ctx) }()
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-done; err != nil {
-			w.t.Error(err)
-		}
-	}
-	w.t.Cleanup(stop)
-	return stop
-}
-
 func (w *world) dataFiles() (n int) {
 	w.t.Helper()
 	head, _ := w.table().Head()
@@ -71,7 +49,7 @@ func TestUpkeepIsInvisible(t *testing.T) {
 		// Versions outlive an archive, and files even more so.
 		Upkeep: UpkeepOptions{CompactEvery: 10 * time.Millisecond, ExpireEvery: 20 * time.Millisecond, MaxAge: time.Minute, Grace: time.Hour},
 	})
-	stop := w.tend()
+	stop := w.background(w.node.upkeep.run)
 	const archives = 40
 	var middle reader.Cursor
 	for i := range archives {
@@ -100,7 +78,7 @@ func TestUpkeepIsInvisible(t *testing.T) {
 	// Nobody reads or archives beside it now: everything may go at once.
 	w.opts.Upkeep = UpkeepOptions{CompactEvery: -1, ExpireEvery: 10 * time.Millisecond, MaxAge: 1, Grace: 1}
 	w.restart()
-	stop = w.tend()
+	stop = w.background(w.node.upkeep.run)
 	eventually(t, "few versions", func() bool { return len(w.table().Snapshots()) <= 2 })
 	eventually(t, "no file that nothing leads to", func() bool {
 		c, err := w.node.datasets.Collect(t.Context(), w.state().Branch.TableUUID, dataset.CollectOptions{DryRun: true})

@@ -119,16 +119,7 @@ func smallestSegment(dir string) int64 {
 
 // Close releases the directory. Idempotent.
 func (s *Stopped) Close() error {
-	var errs []error
-	if s.log != nil {
-		errs = append(errs, s.log.Close())
-	}
-	if s.catalog != nil {
-		errs = append(errs, s.catalog.Close())
-	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
-		s.lock = nil
-	}
-	return errors.Join(errs...)
+	err := closeParts(s.log, s.catalog, s.lock)
+	s.lock = nil
+	return err
 }

@@ -43,12 +43,10 @@ type writer struct {
 	done   bool
 }
 
-// options of the call that makes the object. The library's own hashing while it
-// sends is off: the digest of what is in memory is in the call's header.
+// options of the object. The library's own hashing while it sends is off: the
+// digest of what is in memory is in the call's header.
 func (w *writer) options() minio.PutObjectOptions {
-	o := minio.PutObjectOptions{UserMetadata: map[string]string{writeID: w.id}, ContentType: "application/octet-stream", DisableContentSha256: true}
-	o.SetMatchETagExcept("*") // never overwrite
-	return o
+	return minio.PutObjectOptions{UserMetadata: map[string]string{writeID: w.id}, ContentType: "application/octet-stream", DisableContentSha256: true}
 }
 
 func (w *writer) Write(p []byte) (int, error) {
@@ -82,8 +80,7 @@ func (w *writer) sendPart() error {
 	ctx, cancel := context.WithTimeout(w.ctx, w.s.timeout)
 	defer cancel()
 	if w.upload == "" {
-		o := minio.PutObjectOptions{UserMetadata: map[string]string{writeID: w.id}, ContentType: "application/octet-stream"}
-		id, err := w.s.core.NewMultipartUpload(ctx, w.s.bucket, w.s.prefix+w.key, o)
+		id, err := w.s.core.NewMultipartUpload(ctx, w.s.bucket, w.s.prefix+w.key, w.options())
 		if err != nil {
 			return w.s.fail("begin", w.key, err)
 		}
@@ -119,11 +116,13 @@ func (w *writer) Commit() error {
 	}
 	ctx, cancel := context.WithTimeout(w.ctx, w.s.timeout)
 	defer cancel()
+	o := w.options()
+	o.SetMatchETagExcept("*") // never overwrite
 	var err error
 	if w.upload == "" {
-		_, err = w.s.core.PutObject(ctx, w.s.bucket, w.s.prefix+w.key, bytes.NewReader(w.buf), int64(len(w.buf)), "", digest(w.buf), w.options())
+		_, err = w.s.core.PutObject(ctx, w.s.bucket, w.s.prefix+w.key, bytes.NewReader(w.buf), int64(len(w.buf)), "", digest(w.buf), o)
 	} else {
-		_, err = w.s.core.CompleteMultipartUpload(ctx, w.s.bucket, w.s.prefix+w.key, w.upload, w.parts, w.options())
+		_, err = w.s.core.CompleteMultipartUpload(ctx, w.s.bucket, w.s.prefix+w.key, w.upload, w.parts, o)
 	}
 	if err == nil {
 		w.upload = ""
