@@ -109,7 +109,8 @@ type Directory struct {
 	undropped map[record.ViewID]bool // gone, and still in the hot buffer
 }
 
-// Open opens every branch in the catalog: its table and its view in the hot
+// Open opens every branch of a stream in the catalog (datasets without a stream
+// have nothing to be opened): its table and its view in the hot
 // buffer are made to exist, and views that the catalog no longer knows (a crash
 // came between a deletion and its consequences) are dropped from the hot buffer.
 //
@@ -131,7 +132,7 @@ func Open(ctx context.Context, o Options) (*Directory, error) {
 		return nil, err
 	}
 	for token := ""; ; {
-		page, err := o.Catalog.ListStreams(ctx, catalog.StreamQuery{Limit: catalog.MaxPage, PageToken: token})
+		page, err := o.Catalog.ListStreams(ctx, catalog.StreamQuery{Kind: catalog.KindStream, Limit: catalog.MaxPage, PageToken: token})
 		if err != nil {
 			return nil, err
 		}

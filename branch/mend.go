@@ -91,7 +91,7 @@ func (d *Directory) adopt(ctx context.Context, ns, name string) (st *State, adop
 		return st, false, nil
 	}
 	s, b, err := d.o.Catalog.Resolve(ctx, ns, name, catalog.MainBranch)
-	if errors.Is(err, record.ErrNotFound) {
+	if errors.Is(err, record.ErrNotFound) || err == nil && s.Kind != catalog.KindStream {
 		delete(d.unopened, full)
 		return nil, false, nil
 	}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/thermocline/thermocline/record"
 )
 
@@ -23,7 +21,8 @@ type Branch struct {
 	Settings Settings
 	// View is the branch's ACTIVE view.
 	View View
-	// SchemaID is global, SchemaVersion counts 1, 2, … on this branch.
+	// SchemaID is global, SchemaVersion counts 1, 2, … on this branch. That of
+	// a DATASET has no fields: the schema is in the table's metadata.
 	SchemaID      int32
 	SchemaVersion int
 	// TableUUID names the branch's dataset table and its pointer.
@@ -158,8 +157,8 @@ func updateBranch(ctx context.Context, tx *sql.Tx, b *Branch) error {
 	return nil
 }
 
-// insertBranch makes a branch of which Stream, Name, Settings, SchemaID and
-// Created are given: with schema version 1, a table UUID and an ACTIVE view.
+// insertBranch makes a branch of which Stream, Name, Settings, SchemaID, TableUUID
+// and Created are given: with schema version 1 and an ACTIVE view.
 func insertBranch(ctx context.Context, tx *sql.Tx, b Branch) (Branch, error) {
 	id, err := nextID(ctx, tx, "branch")
 	if err != nil {
@@ -169,7 +168,7 @@ func insertBranch(ctx context.Context, tx *sql.Tx, b Branch) (Branch, error) {
 	if err != nil {
 		return Branch{}, err
 	}
-	b.ID, b.Version, b.SchemaVersion, b.TableUUID = BranchID(id), 1, 1, uuid.NewString()
+	b.ID, b.Version, b.SchemaVersion = BranchID(id), 1, 1
 	_, err = tx.ExecContext(ctx, `INSERT INTO branches
 		(id, stream_id, name, version, settings, schema_id, schema_version, table_uuid, created_ms)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,

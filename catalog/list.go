@@ -28,6 +28,7 @@ func pageLimit(limit int) int {
 
 // StreamQuery selects streams. The zero value is the first page of all.
 type StreamQuery struct {
+	Kind      Kind   // empty: all
 	Namespace string // empty: all
 	// Search keeps streams whose name or namespace contains it; case does not
 	// count. Empty: all.
@@ -59,6 +60,10 @@ func (c *Catalog) ListStreams(ctx context.Context, q StreamQuery) (StreamPage, e
 	if q.Namespace != "" {
 		args = append(args, q.Namespace)
 		sqlText += fmt.Sprintf(` AND s.namespace = $%d`, len(args))
+	}
+	if q.Kind != "" {
+		args = append(args, q.Kind)
+		sqlText += fmt.Sprintf(` AND s.kind = $%d`, len(args))
 	}
 	if q.Search != "" {
 		args = append(args, likePattern(q.Search))

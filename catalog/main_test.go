@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"go.uber.org/goleak"
 
 	"github.com/thermocline/thermocline/schema"
@@ -101,7 +102,7 @@ func (f *fixture) secondBranch(t testing.TB, from Branch, name string) Branch {
 	t.Helper()
 	var b Branch
 	err := f.write(t.Context(), "test", func(ctx context.Context, tx *sql.Tx) (err error) {
-		b, err = insertBranch(ctx, tx, Branch{Stream: from.Stream, Name: name, Settings: from.Settings, SchemaID: from.SchemaID, Created: f.clock.Now()})
+		b, err = insertBranch(ctx, tx, Branch{Stream: from.Stream, Name: name, Settings: from.Settings, SchemaID: from.SchemaID, TableUUID: uuid.NewString(), Created: f.clock.Now()})
 		return err
 	})
 	if err != nil {

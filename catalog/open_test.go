@@ -5,12 +5,15 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/pressly/goose/v3"
 
 	"github.com/thermocline/thermocline/record"
 )
@@ -338,4 +341,15 @@ func TestStatementsArePortable(t *testing.T) {
 			t.Errorf("not portable: %s", f)
 		}
 	}
+}
+
+// downTo takes the newest migrations back, so that the next Open does them again.
+func downTo(t *testing.T, f *fixture, version int64) {
+	t.Helper()
+	sources, err := fs.Sub(migrationFiles, "migrations")
+	ok(t, err)
+	p, err := goose.NewProvider(migrationDialect, f.writer, sources, goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
+	ok(t, err)
+	_, err = p.DownTo(t.Context(), version)
+	ok(t, err)
 }

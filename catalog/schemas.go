@@ -105,15 +105,12 @@ func advanceFieldIDs(ctx context.Context, tx *sql.Tx, id StreamID, n NewSchema) 
 // insertSchema stores a schema under a new global id and returns the copy that
 // carries it.
 func insertSchema(ctx context.Context, tx *sql.Tx, stream StreamID, s *schema.Schema, now time.Time) (*schema.Schema, error) {
-	id, err := nextID(ctx, tx, "schema")
+	id, err := nextSchemaID(ctx, tx)
 	if err != nil {
 		return nil, err
 	}
-	if id > math.MaxInt32 {
-		return nil, fmt.Errorf("%w: all schema ids are used up", record.ErrTooLarge)
-	}
 	registered := s.Clone()
-	registered.ID = int32(id)
+	registered.ID = id
 	body, err := registered.MarshalJSON()
 	if err != nil {
 		return nil, err
@@ -126,6 +123,14 @@ func insertSchema(ctx context.Context, tx *sql.Tx, stream StreamID, s *schema.Sc
 	return registered, err
 }
 
+func nextSchemaID(ctx context.Context, tx *sql.Tx) (int32, error) {
+	id, err := nextID(ctx, tx, "schema")
+	if err == nil && id > math.MaxInt32 {
+		err = fmt.Errorf("%w: all schema ids are used up", record.ErrTooLarge)
+	}
+	return int32(id), err
+}
+
 // insertBranchSchema records the branch's current schema in its history.
 func insertBranchSchema(ctx context.Context, tx *sql.Tx, b Branch, now time.Time) error {
 	_, err := tx.ExecContext(ctx, `INSERT INTO branch_schemas (branch_id, version, schema_id, created_ms) VALUES ($1, $2, $3, $4)`,
@@ -134,7 +139,8 @@ func insertBranchSchema(ctx context.Context, tx *sql.Tx, b Branch, now time.Time
 }
 
 // SchemaByID returns a schema by its global id, also of a deleted stream. It is
-// shared and immutable, and usually comes from memory.
+// shared and immutable, and usually comes from memory. That of a DATASET, which
+// has none here, is record.ErrNotFound.
 func (c *Catalog) SchemaByID(ctx context.Context, id int32) (*schema.Schema, error) {
 	if s := c.schemas.get(id); s != nil {
 		return s, nil
@@ -145,6 +151,9 @@ func (c *Catalog) SchemaByID(ctx context.Context, id int32) (*schema.Schema, err
 		err := db.QueryRowContext(ctx, `SELECT body FROM schemas WHERE id = $1`, id).Scan(&body)
 		if err != nil {
 			return notFound(err, "there is no such schema in this catalog")
+		}
+		if body == noSchema(id) {
+			return fmt.Errorf("%w: a dataset without a stream has its schema in its table's metadata", record.ErrNotFound)
 		}
 		if s, err = schema.Parse([]byte(body)); err != nil {
 			return fmt.Errorf("%w: stored schema: %s", record.ErrCorrupt, err.Error())

@@ -7,16 +7,29 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
 )
 
-// Stream is a named stream. Its branches hold everything else.
+// Kind says whether rows are published to a Stream, or only its tables exist.
+type Kind string
+
+const (
+	KindStream  Kind = "STREAM"
+	KindDataset Kind = "DATASET" // see CreateDataset
+)
+
+// Stream is a named stream, or a dataset without one. Its branches hold
+// everything else.
 type Stream struct {
 	ID        StreamID
+	Kind      Kind
 	Namespace string
 	Name      string
-	// NextFieldID is the next free Iceberg field id, over all branches.
+	// NextFieldID is the next free Iceberg field id, over all branches; of a
+	// DATASET it does not count, its tables know.
 	NextFieldID int
 	Created     time.Time
 	// Deleted is zero while the stream exists.
@@ -62,26 +75,18 @@ func (c *Catalog) CreateStream(ctx context.Context, n NewStream) (Stream, Branch
 	var registered *schema.Schema
 	err = c.write(ctx, op, func(ctx context.Context, tx *sql.Tx) error {
 		now := instant(millis(c.now()))
-		id, err := nextID(ctx, tx, "stream")
+		s, err = insertStream(ctx, tx, Stream{
+			Kind: KindStream, Namespace: n.Namespace, Name: n.Name, NextFieldID: n.Schema.NextFieldID, Created: now,
+		})
 		if err != nil {
 			return err
-		}
-		s = Stream{ID: StreamID(id), Namespace: n.Namespace, Name: n.Name, NextFieldID: n.Schema.NextFieldID, Created: now}
-		made, err := changed(ctx, tx, `INSERT INTO streams
-			(id, namespace, name, next_field_id, last_view_number, created_ms, deleted_ms)
-			VALUES ($1, $2, $3, $4, 0, $5, 0) ON CONFLICT DO NOTHING`,
-			id, s.Namespace, s.Name, s.NextFieldID, millis(now))
-		if err != nil {
-			return err
-		}
-		if made == 0 {
-			return fmt.Errorf("%w: choose another name or delete that stream first", record.ErrExists)
 		}
 		if registered, err = insertSchema(ctx, tx, s.ID, n.Schema.Schema, now); err != nil {
 			return err
 		}
 		b, err = insertBranch(ctx, tx, Branch{
-			Stream: s.ID, Name: MainBranch, Settings: n.Settings, SchemaID: registered.ID, Created: now,
+			Stream: s.ID, Name: MainBranch, Settings: n.Settings, SchemaID: registered.ID,
+			TableUUID: uuid.NewString(), Created: now,
 		})
 		return err
 	})
@@ -92,26 +97,57 @@ func (c *Catalog) CreateStream(ctx context.Context, n NewStream) (Stream, Branch
 	return s, b, nil
 }
 
-const streamColumns = `s.id, s.namespace, s.name, s.next_field_id, s.created_ms, s.deleted_ms`
-
-func scanStream(row scanner) (Stream, error) {
-	var s Stream
-	var created, deleted int64
-	if err := row.Scan(&s.ID, &s.Namespace, &s.Name, &s.NextFieldID, &created, &deleted); err != nil {
+// insertStream stores a new stream under its next id, in a namespace that comes
+// into being with it if need be.
+func insertStream(ctx context.Context, tx *sql.Tx, s Stream) (Stream, error) {
+	id, err := nextID(ctx, tx, "stream")
+	if err != nil {
 		return Stream{}, err
 	}
-	s.setTimes(created, deleted)
-	return s, nil
-}
-
-func (s *Stream) setTimes(created, deleted int64) {
-	s.Created = instant(created)
-	if deleted != 0 {
-		s.Deleted = instant(deleted)
+	s.ID = StreamID(id)
+	made, err := changed(ctx, tx, `INSERT INTO streams
+		(id, kind, namespace, name, next_field_id, last_view_number, created_ms, deleted_ms)
+		VALUES ($1, $2, $3, $4, $5, 0, $6, 0) ON CONFLICT DO NOTHING`,
+		id, s.Kind, s.Namespace, s.Name, s.NextFieldID, millis(s.Created))
+	if err != nil {
+		return Stream{}, err
 	}
+	if made == 0 {
+		return Stream{}, fmt.Errorf("%w: choose another name or delete that one first", record.ErrExists)
+	}
+	_, err = insertNamespace(ctx, tx, Namespace{Name: s.Namespace, Created: s.Created})
+	return s, err
 }
 
-// Stream finds the stream that has the name now.
+const streamColumns = `s.id, s.kind, s.namespace, s.name, s.next_field_id, s.created_ms, s.deleted_ms`
+
+func scanStream(row scanner) (Stream, error) {
+	var r streamRow
+	if err := row.Scan(r.dest()...); err != nil {
+		return Stream{}, err
+	}
+	return r.stream(), nil
+}
+
+// streamRow is a row of streamColumns.
+type streamRow struct {
+	s                Stream
+	created, deleted int64
+}
+
+func (r *streamRow) dest() []any {
+	return []any{&r.s.ID, &r.s.Kind, &r.s.Namespace, &r.s.Name, &r.s.NextFieldID, &r.created, &r.deleted}
+}
+
+func (r *streamRow) stream() Stream {
+	r.s.Created = instant(r.created)
+	if r.deleted != 0 {
+		r.s.Deleted = instant(r.deleted)
+	}
+	return r.s
+}
+
+// Stream finds the stream, of any Kind, that has the name now.
 func (c *Catalog) Stream(ctx context.Context, namespace, name string) (Stream, error) {
 	return c.stream(ctx, fmt.Sprintf("find stream %s.%s", clip(namespace), clip(name)),
 		`s.namespace = $1 AND s.name = $2 AND s.deleted_ms = 0`, namespace, name)
@@ -130,20 +166,21 @@ func (c *Catalog) stream(ctx context.Context, op, where string, args ...any) (s 
 	return s, err
 }
 
-// Resolve finds a stream by name and one of its branches, in one consistent read.
+// Resolve finds a stream of any Kind by name and one of its branches, in one
+// consistent read.
 func (c *Catalog) Resolve(ctx context.Context, namespace, name, branch string) (s Stream, b Branch, err error) {
 	op := fmt.Sprintf("find stream %s.%s, branch %s", clip(namespace), clip(name), clip(branch))
 	err = c.read(ctx, op, func(ctx context.Context, db *sql.DB) error {
+		var sr streamRow
 		var r branchRow
-		var created, deleted int64
 		err := db.QueryRowContext(ctx, `SELECT `+streamColumns+`, `+branchColumns+` FROM streams s
 			JOIN branches b ON b.stream_id = s.id JOIN views v ON v.branch_id = b.id AND v.state = 'ACTIVE'
 			WHERE s.namespace = $1 AND s.name = $2 AND s.deleted_ms = 0 AND b.name = $3`, namespace, name, branch).
-			Scan(append([]any{&s.ID, &s.Namespace, &s.Name, &s.NextFieldID, &created, &deleted}, r.dest()...)...)
+			Scan(append(sr.dest(), r.dest()...)...)
 		if err != nil {
 			return notFound(err, "there is no such stream, or it has no such branch")
 		}
-		s.setTimes(created, deleted)
+		s = sr.stream()
 		b, err = r.branch()
 		return err
 	})

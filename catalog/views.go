@@ -89,9 +89,10 @@ func (c *Catalog) DrainingViews(ctx context.Context, branch BranchID, limit int)
 
 // LiveViews lists the ACTIVE and DRAINING views of all streams by id, those after
 // the given one (0: from the first), at most limit (see DefaultPage). These are
-// the views that may hold rows in the hot buffer.
+// the views that may hold rows in the hot buffer; those of a DATASET cannot.
 func (c *Catalog) LiveViews(ctx context.Context, after record.ViewID, limit int) ([]View, error) {
-	return c.views(ctx, "list live views", `v.state <> 'RETIRED' AND v.id > $1 ORDER BY v.id LIMIT $2`, after, pageLimit(limit))
+	return c.views(ctx, "list live views", `v.state <> 'RETIRED' AND v.id > $1
+		AND EXISTS (SELECT 1 FROM streams s WHERE s.id = v.stream_id AND s.kind = 'STREAM') ORDER BY v.id LIMIT $2`, after, pageLimit(limit))
 }
 
 func (c *Catalog) views(ctx context.Context, op, where string, args ...any) (all []View, err error) {

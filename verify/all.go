@@ -23,7 +23,7 @@ func (v *Verifier) All(ctx context.Context, q Request, emit func(Event) error) e
 		return err
 	}
 	for token := ""; ; {
-		page, err := v.o.Catalog.ListStreams(ctx, catalog.StreamQuery{Limit: catalog.MaxPage, PageToken: token})
+		page, err := v.o.Catalog.ListStreams(ctx, catalog.StreamQuery{Kind: catalog.KindStream, Limit: catalog.MaxPage, PageToken: token})
 		if err != nil {
 			return err
 		}

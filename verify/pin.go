@@ -127,6 +127,9 @@ func (v *Verifier) look(ctx context.Context, namespace, name, branch string) (*p
 	if p.stream, p.branch, err = v.o.Catalog.Resolve(ctx, namespace, name, branch); err != nil {
 		return nil, err
 	}
+	if p.stream.Kind != catalog.KindStream {
+		return nil, fmt.Errorf("%s is a dataset without a stream, whose rows have no offsets to verify: %w", p.stream.FullName(), record.ErrInvalid)
+	}
 	draining, err := v.o.Catalog.DrainingViews(ctx, p.branch.ID, catalog.MaxPage)
 	if err != nil {
 		return nil, err

@@ -59,7 +59,7 @@ func summary(s catalog.Stream) api.StreamSummary {
 }
 
 func (b backend) ListStreams(ctx context.Context, p api.Page) ([]api.StreamSummary, string, error) {
-	page, err := b.n.catalog.ListStreams(ctx, catalog.StreamQuery{Limit: p.Size, PageToken: p.Token})
+	page, err := b.n.catalog.ListStreams(ctx, catalog.StreamQuery{Kind: catalog.KindStream, Limit: p.Size, PageToken: p.Token})
 	if err != nil {
 		return nil, "", err
 	}
