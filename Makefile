@@ -23,7 +23,7 @@ S3    := $(CACHE)/versitygw-$(VERSITYGW)/versitygw
 PARTS = $$($(GO) list ./... | grep -v '/test$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-short sweep torture fuzz flights bench lint generate clean
+.PHONY: help build demo test test-short sweep torture fuzz flights bench growth lint generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,12 @@ bench: build ## print rows/s, MB/s and latencies (no thresholds); see bench/READ
 	$(GO) test -run '^$$' -bench . -benchtime 300ms -p 1 $(PARTS)
 	$(GO) run ./bench
 	$(GO) run ./bench -load
+
+# A year of two-minute archives: make growth ARCHIVES=262800
+ARCHIVES ?= 20000
+
+growth: ## show how a dataset's metadata grows with ARCHIVES (20000) two-minute archives and the default upkeep
+	$(GO) run ./bench -growth -archives $(ARCHIVES)
 
 lint: $(LINT) ## run golangci-lint and the rules of internal/lint
 	$(GO) test ./internal/lint

@@ -4,10 +4,12 @@
 //
 //	go run ./bench [-rows 1000000] [-flights FILE.ndjson.gz] [-dir DIR] [-cpuprofile FILE]
 //	go run ./bench -load [-time 5s]
+//	go run ./bench -growth [-archives 20000] [-archiverows 1] [-every 1000]
 //
 // The rows are flights (date, delay, distance, origin, destination): the first
 // rows of FILE, or made up with a fixed seed. With -load it measures latencies
-// under 1 to 1,000 publishers and up to 1,000 tails instead.
+// under 1 to 1,000 publishers and up to 1,000 tails instead; with -growth, how the
+// metadata of a dataset grows with its archives.
 package main
 
 import (
@@ -35,6 +37,10 @@ func main() {
 	each := flag.Duration("time", 5*time.Second, "with -load: how long each number of connections is measured")
 	only := flag.String("only", "", "with -load: only these numbers, like 1000x1000 for publishers and tails")
 	serve := flag.Bool("serve", false, "be the server that -load measures")
+	grow := flag.Bool("growth", false, "archive again and again instead, and show how the dataset grows")
+	archives := flag.Int("archives", 20_000, "with -growth: how many archives; a year has 262,800")
+	archiveRows := flag.Int("archiverows", 1, "with -growth: rows of 1 KiB in each archive")
+	every := flag.Int("every", 1000, "with -growth: a line each so many archives")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -44,8 +50,10 @@ func main() {
 		do = serveChild
 	case *many:
 		do = load
+	case *grow:
+		do = growing
 	}
-	if err := in(ctx, do, options{*rows, *batch, *clients, *file, *dir, *profile, *each, *only}); err != nil {
+	if err := in(ctx, do, options{*rows, *batch, *clients, *file, *dir, *profile, *each, *only, *archives, max(*archiveRows, 1), max(*every, 1)}); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -57,6 +65,8 @@ type options struct {
 
 	time time.Duration
 	only string
+
+	archives, archiveRows, every int
 }
 
 // in makes a directory for data if there is none.

@@ -8,7 +8,8 @@ import (
 	"github.com/thermocline/thermocline/record"
 )
 
-// minRun is the least number of files that are worth a rewrite.
+// minRun is the least number of files that are worth a rewrite while more may
+// come.
 const minRun = 4
 
 // candidate is what planning needs to know of a live file.
@@ -46,11 +47,13 @@ func smallView(e iceberg.ManifestEntry, target int64) record.ViewNumber {
 	return n.View
 }
 
-// chooseRun returns the first run worth rewriting: at least minRun files of one
-// view that follow each other, together stay below the target, and none of which
-// is larger than all others together, so that a row is rewritten a logarithmic
-// number of times. The new file gets the sequence number of the run's last
-// commit; for the order to stay, no file outside of the run may have it too.
+// chooseRun returns the first run worth rewriting: files of one view that follow
+// each other and together stay below the target. At the end of the table, where
+// more will come, at least minRun, none of which is larger than all others
+// together, so that a row is rewritten a logarithmic number of times. Before a
+// file that does not fit in, two are enough: their rows are rewritten for the
+// last time. The new file gets the sequence number of the run's last commit;
+// for the order to stay, no file outside of the run may have it too.
 func chooseRun(files []candidate, target int64) (from, to int) {
 	for from = range files {
 		if files[from].view == 0 {
@@ -60,7 +63,11 @@ func chooseRun(files []candidate, target int64) (from, to int) {
 		for to = from; to < len(files) && files[to].view == files[from].view && total+files[to].bytes <= target; to++ {
 			total += files[to].bytes
 		}
-		for to = wholeCommits(files, from, to); to-from >= minRun; {
+		ends := to < len(files)
+		if to = wholeCommits(files, from, to); ends && to-from >= 2 {
+			return from, to
+		}
+		for to-from >= minRun {
 			at := dominant(files[from:to])
 			if at < 0 {
 				return from, to

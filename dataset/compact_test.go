@@ -482,7 +482,8 @@ func TestChooseRun(t *testing.T) {
 					total, largest = total+f.Bytes, max(largest, f.Bytes)
 				}
 				last := files[to-1].Sequence
-				if to-from < 4 || total > target || largest > total-largest ||
+				closed := to < len(files) // no file will be added to it
+				if to-from < 2 || !closed && (to-from < 4 || largest > total-largest) || total > target ||
 					to < len(files) && files[to].Sequence == last || from > 0 && files[from-1].Sequence == last {
 					t.Fatalf("seed %d: a bad run [%d,%d) of %v", seed, from, to, files)
 				}
@@ -497,10 +498,24 @@ func TestChooseRun(t *testing.T) {
 		if rewritten > 8*written {
 			t.Errorf("seed %d: %d bytes were rewritten for %d written", seed, rewritten, written)
 		}
-		if len(files) > 250 {
-			t.Errorf("seed %d: %d files are left", seed, len(files))
+		// What stands before the end, between files that must stay, is together.
+		for i := 1; i < len(files)-minOpen(files, target); i++ {
+			a, b := files[i-1], files[i]
+			if a.View == 1 && b.View == 1 && a.Bytes+b.Bytes <= target && b.Sequence != files[i+1].Sequence && (i < 2 || b.Sequence != files[i-2].Sequence) {
+				t.Errorf("seed %d: files %d and %d of %d stay apart: %+v %+v", seed, i-1, i, len(files), a, b)
+			}
 		}
 	}
+}
+
+// minOpen counts the files at the end that may still be joined with later ones.
+func minOpen(files []dataset.Candidate, target int64) (n int) {
+	total := int64(0)
+	for i := len(files) - 1; i >= 0 && files[i].View == 1 && total+files[i].Bytes <= target; i-- {
+		total += files[i].Bytes
+		n++
+	}
+	return n + 1
 }
 
 // Decimals that old files lack, below structs that are null in some rows: the

@@ -16,6 +16,12 @@ import (
 	"github.com/thermocline/thermocline/record"
 )
 
+// Defaults of UpkeepOptions.
+const (
+	CompactEvery = 10 * time.Minute
+	ExpireEvery  = time.Hour
+)
+
 // UpkeepOptions say how often datasets are tended in the background. Zero values
 // are the defaults in brackets.
 type UpkeepOptions struct {
@@ -58,8 +64,8 @@ type upkeep struct {
 }
 
 func newUpkeep(n *Node, o UpkeepOptions) *upkeep {
-	o.CompactEvery = cmp.Or(o.CompactEvery, 10*time.Minute)
-	o.ExpireEvery = cmp.Or(o.ExpireEvery, time.Hour)
+	o.CompactEvery = cmp.Or(o.CompactEvery, CompactEvery)
+	o.ExpireEvery = cmp.Or(o.ExpireEvery, ExpireEvery)
 	return &upkeep{n: n, o: o}
 }
 
