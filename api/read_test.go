@@ -56,7 +56,7 @@ func TestReadFormats(t *testing.T) {
 	if a := get("?end=line&columns=id"); !bytes.HasSuffix(a.body, fmt.Appendf(nil, "{\"_thermocline\":\"end\",\"cursor\":%q,\"rows\":2}\n", a.Trailer.Get("Thermocline-Cursor"))) {
 		t.Errorf("end=line: %s", a.body)
 	}
-	if a := get("?columns=seq&system=true"); !bytes.Contains(a.body, []byte(`{"seq":9007199254740993,"_view":1,"_partition":0,"_offset":0,"_timestamp":"20`)) {
+	if a := get("?columns=seq&system=true"); !bytes.Contains(a.body, []byte(`{"seq":9007199254740993,"_view":1,"_partition_id":0,"_offset":0,"_timestamp":"20`)) {
 		t.Errorf("system: %s", a.body)
 	}
 

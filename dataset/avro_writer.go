@@ -22,7 +22,7 @@ type avroWriter struct {
 	w      *ocf.Writer
 	row    []byte
 	rows   int64
-	system [3]columnRange // _view, _partition, _offset
+	system [3]columnRange // _view, _partition_id, _offset
 	done   bool
 }
 
@@ -109,7 +109,7 @@ func (a *avroWriter) Close() (DataFile, error) {
 	m := metrics{values: map[int]int64{}, nulls: map[int]int64{}, lower: map[int][]byte{}, upper: map[int][]byte{}}
 	for i, k := range []schema.Kind{schema.Integer, schema.Integer, schema.Long} {
 		if r := a.system[i]; r.bounded {
-			id := viewID + i
+			id := schema.ViewID + i
 			m.values[id], m.nulls[id] = r.values, 0
 			m.lower[id], m.upper[id] = encodeBound(k, r.lower, false), encodeBound(k, r.upper, true)
 		}

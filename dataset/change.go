@@ -102,7 +102,7 @@ func icebergSchema(s *schema.Schema) (*iceberg.Schema, error) {
 	for i := range all.Fields {
 		// Our files always have the system columns; other engines, which know
 		// nothing of offsets, must be able to append rows without.
-		if all.Fields[i].ID < schema.FirstUserID {
+		if schema.IsSystemID(all.Fields[i].ID) {
 			all.Fields[i].Nullable = true
 		}
 	}

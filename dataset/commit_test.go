@@ -37,7 +37,7 @@ func TestCreateLoadCommit(t *testing.T) {
 	table = e.load()
 	e.wantOffsets(table, 150)
 	rows := e.rows(table, dataset.ScanOptions{})
-	if want := "n=1490 _view=2 _partition=0 _offset=149 _timestamp=2018-02-01T00:00:00.149Z"; rows[149] != want {
+	if want := "n=1490 _view=2 _partition_id=0 _offset=149 _timestamp=2018-02-01T00:00:00.149Z"; rows[149] != want {
 		t.Errorf("row 149 is %q, want %q", rows[149], want)
 	}
 

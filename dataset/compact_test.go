@@ -531,10 +531,10 @@ func TestCompactFillsDecimalsBelowNulls(t *testing.T) {
 		table := e.create(old)
 		for i := range record.Offset(5) {
 			b := jsonBatch(t, old, fmt.Sprintf(`[
-				{"place":null,"points":[null,{"x":1}],"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
-				{"place":{"lat":1.5,"inner":null},"points":null,"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
-				{"place":null,"points":[{"x":2},null,{"x":3}],"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
-				{"place":{"lat":2.5,"inner":{"x":4}},"points":[],"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"}]`, 4*i, 4*i+1, 4*i+2, 4*i+3))
+				{"place":null,"points":[null,{"x":1}],"_view":2,"_partition_id":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
+				{"place":{"lat":1.5,"inner":null},"points":null,"_view":2,"_partition_id":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
+				{"place":null,"points":[{"x":2},null,{"x":3}],"_view":2,"_partition_id":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
+				{"place":{"lat":2.5,"inner":{"x":4}},"points":[],"_view":2,"_partition_id":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"}]`, 4*i, 4*i+1, 4*i+2, 4*i+3))
 			e.commit(dataset.Commit{Add: []dataset.DataFile{e.fileAs(format, table, old, fileName(0, 4*i, 4*i+4), b)}})
 			b.Release()
 		}
@@ -575,10 +575,10 @@ func TestRequiredBelowNulls(t *testing.T) {
 			var want []string
 			for i := range record.Offset(5) {
 				b := jsonBatch(t, s, fmt.Sprintf(`[
-				{"outer":null,"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
-				{"outer":{"e":"1.00","inner":{"d":"2.00","n":3,"s":"a"}},"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
-				{"outer":null,"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
-				{"outer":{"e":"4.00","inner":{"d":"5.00","n":6,"s":"b"}},"_view":2,"_partition":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"}]`, 4*i, 4*i+1, 4*i+2, 4*i+3))
+				{"outer":null,"_view":2,"_partition_id":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
+				{"outer":{"e":"1.00","inner":{"d":"2.00","n":3,"s":"a"}},"_view":2,"_partition_id":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
+				{"outer":null,"_view":2,"_partition_id":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
+				{"outer":{"e":"4.00","inner":{"d":"5.00","n":6,"s":"b"}},"_view":2,"_partition_id":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"}]`, 4*i, 4*i+1, 4*i+2, 4*i+3))
 				want = append(want, render(b)...)
 				e.commit(dataset.Commit{Add: []dataset.DataFile{e.fileAs(format, table, s, fileName(0, 4*i, 4*i+4), b)}})
 				b.Release()

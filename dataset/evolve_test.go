@@ -95,9 +95,9 @@ func TestOldFilesUnderANewSchema(t *testing.T) {
 			old := jsonBatch(t, before(), `[
 				{"small":1,"count":2,"ratio":0.5,"price":"1.25","gone":"x","place":{"lat":1.5,"name":"a"},
 				 "points":[{"x":1},null,{"x":null}],"tags":[{"key":"k","value":{"v":3,"w":"four"}},{"key":"l","value":null}],"only":{"old":1},
-				 "_view":2,"_partition":0,"_offset":0,"_timestamp":"1970-01-01T00:00:00Z"},
+				 "_view":2,"_partition_id":0,"_offset":0,"_timestamp":"1970-01-01T00:00:00Z"},
 				{"small":null,"count":null,"ratio":null,"price":null,"gone":null,"place":null,"points":null,"tags":null,"only":null,
-				 "_view":2,"_partition":0,"_offset":1,"_timestamp":"1970-01-01T00:00:00Z"}]`)
+				 "_view":2,"_partition_id":0,"_offset":1,"_timestamp":"1970-01-01T00:00:00Z"}]`)
 			defer old.Release()
 			first := e.commit(dataset.Commit{Add: []dataset.DataFile{e.fileAs(format, table, before(), fileName(0, 0, 2), old)}})
 
@@ -111,7 +111,7 @@ func TestOldFilesUnderANewSchema(t *testing.T) {
 			recent := jsonBatch(t, after(), `[
 				{"position":{"source":"radio","label":"b","lat":2.5},"total":5000000000,"small":70000,"ratio":0.1,"price":"12345678901234567890.12",
 				 "kind":"blast","at":"2020-01-01T00:00:00Z","note":"n","points":[{"x":6000000000,"y":0.5}],"tags":[],"only":{"fresh":8},"later":[1,null],
-				 "_view":2,"_partition":0,"_offset":2,"_timestamp":"1970-01-01T00:00:00Z"}]`)
+				 "_view":2,"_partition_id":0,"_offset":2,"_timestamp":"1970-01-01T00:00:00Z"}]`)
 			defer recent.Release()
 			e.commit(dataset.Commit{Add: []dataset.DataFile{e.fileAs(format, table, after(), fileName(0, 2, 3), recent)}})
 
@@ -119,10 +119,10 @@ func TestOldFilesUnderANewSchema(t *testing.T) {
 				{"position":{"source":"gps","label":"a","lat":1.5},"total":2,"small":1,"ratio":0.5,"price":"1.25",
 				 "kind":"quake","at":"2018-02-05T00:00:00Z","note":null,"points":[{"x":1,"y":null},null,{"x":null,"y":null}],
 				 "tags":[{"key":"k","value":{"w":"four","v":3}},{"key":"l","value":null}],"only":{"fresh":7},"later":null,
-				 "_view":2,"_partition":0,"_offset":0,"_timestamp":"1970-01-01T00:00:00Z"},
+				 "_view":2,"_partition_id":0,"_offset":0,"_timestamp":"1970-01-01T00:00:00Z"},
 				{"position":null,"total":null,"small":null,"ratio":null,"price":null,
 				 "kind":"quake","at":"2018-02-05T00:00:00Z","note":null,"points":null,"tags":null,"only":null,"later":null,
-				 "_view":2,"_partition":0,"_offset":1,"_timestamp":"1970-01-01T00:00:00Z"}]`)
+				 "_view":2,"_partition_id":0,"_offset":1,"_timestamp":"1970-01-01T00:00:00Z"}]`)
 			defer want.Release()
 			wantRows(t, e.rows(e.load(), dataset.ScanOptions{Schema: after().WithSystem()}), append(render(want), render(recent)...))
 
@@ -155,7 +155,7 @@ func TestSchemaInMetadata(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
 	created := e.create(before())
-	if id := created.Schema().ID; id != 0 || created.Metadata().LastColumnID() != 22 {
+	if id := created.Schema().ID; id != 0 || created.Metadata().LastColumnID() != schema.TimestampID {
 		t.Errorf("schema %d, last column %d", id, created.Metadata().LastColumnID())
 	}
 	// In the same swap as rows.
@@ -163,15 +163,15 @@ func TestSchemaInMetadata(t *testing.T) {
 	defer b.Release()
 	table := e.commit(dataset.Commit{Schema: after(), Marker: marker(0)})
 	head, ok := table.Head()
-	if !ok || head.SchemaID != 1 || table.Schema().ID != 1 || len(table.Metadata().Schemas()) != 2 || table.Metadata().LastColumnID() != 30 {
+	if !ok || head.SchemaID != 1 || table.Schema().ID != 1 || len(table.Metadata().Schemas()) != 2 || table.Metadata().LastColumnID() != schema.TimestampID {
 		t.Errorf("schema %d, head's %d, last column %d", table.Schema().ID, head.SchemaID, table.Metadata().LastColumnID())
 	}
 	f, ok := table.Schema().FindFieldByName("position.lat")
 	if !ok || f.ID != 11 {
 		t.Errorf("position.lat is %+v", f)
 	}
-	for _, name := range []string{"_view", "_partition", "_offset", "_timestamp"} {
-		if f, ok := table.Schema().FindFieldByName(name); !ok || f.Required || f.ID >= schema.FirstUserID {
+	for _, name := range []string{"_view", "_partition_id", "_offset", "_timestamp"} {
+		if f, ok := table.Schema().FindFieldByName(name); !ok || f.Required || !schema.IsSystemID(f.ID) {
 			t.Errorf("%s is %+v", name, f)
 		}
 	}
@@ -196,11 +196,14 @@ func TestSchemasThatFilesCouldNotBeReadUnder(t *testing.T) {
 		return s
 	}
 	bad := map[string]*schema.Schema{
-		"narrowed":          change(func(s *schema.Schema) { s.Fields[3].Type.Precision = 4 }),
-		"another type":      change(func(s *schema.Schema) { s.Fields[1].Type.Kind = schema.String }),
-		"double to float":   nil,
-		"moved into struct": change(func(s *schema.Schema) { s.Fields[5].Type.Fields[0].ID = 6; s.Fields = slices.Delete(s.Fields, 1, 2) }),
-		"nullable no more":  change(func(s *schema.Schema) { s.Fields[1].Nullable = false }),
+		"narrowed":        change(func(s *schema.Schema) { s.Fields[3].Type.Precision = 4 }),
+		"another type":    change(func(s *schema.Schema) { s.Fields[1].Type.Kind = schema.String }),
+		"double to float": nil,
+		"moved into struct": change(func(s *schema.Schema) {
+			s.Fields[5].Type.Fields[0].ID = s.Fields[1].ID
+			s.Fields = slices.Delete(s.Fields, 1, 2)
+		}),
+		"nullable no more": change(func(s *schema.Schema) { s.Fields[1].Nullable = false }),
 		"new and required": change(func(s *schema.Schema) {
 			s.Fields = append(s.Fields, schema.Field{ID: 40, Name: "z", Type: schema.Type{Kind: schema.Long}})
 		}),
@@ -254,7 +257,7 @@ func TestNewFieldsWithRequiredParts(t *testing.T) {
 func (e *env) holdsRow() {
 	e.t.Helper()
 	table := e.create(before())
-	row := jsonBatch(e.t, before(), `[{"_view":1,"_partition":0,"_offset":0,"_timestamp":"1970-01-01T00:00:00Z"}]`)
+	row := jsonBatch(e.t, before(), `[{"_view":1,"_partition_id":0,"_offset":0,"_timestamp":"1970-01-01T00:00:00Z"}]`)
 	defer row.Release()
 	e.commit(dataset.Commit{Add: []dataset.DataFile{e.file(table, before(), fileName(0, 0, 1), row)}})
 }

@@ -47,13 +47,6 @@ type systemRange struct {
 	offsetLo, offsetHi int64
 }
 
-// Ids of the system columns.
-const (
-	viewID = 1 + iota
-	partitionID
-	offsetID
-)
-
 func fileInfo(f iceberg.DataFile, sequence, snapshot int64) FileInfo {
 	i := FileInfo{
 		Path: f.FilePath(), Format: string(f.FileFormat()), Rows: f.Count(), Bytes: f.FileSizeBytes(),
@@ -99,7 +92,7 @@ func manifestRange(k schema.Kind, f iceberg.DataFile, id int) columnRange {
 // systemBounds puts the ranges of view, partition and offset together; known
 // only if all three have bounds and no nulls.
 func systemBounds(column func(id int, k schema.Kind) columnRange) systemRange {
-	view, part, off := column(viewID, schema.Integer), column(partitionID, schema.Integer), column(offsetID, schema.Long)
+	view, part, off := column(schema.ViewID, schema.Integer), column(schema.PartitionID, schema.Integer), column(schema.OffsetID, schema.Long)
 	for _, r := range []columnRange{view, part, off} {
 		if !r.bounded || r.nulls > 0 {
 			return systemRange{}

@@ -121,7 +121,7 @@ func TestMarkerBelowForeignCommits(t *testing.T) {
 	// Our next commit stands on theirs and keeps their rows, as of view 0.
 	e.addNumbers(20, 21)
 	rows := e.rows(e.load(), dataset.ScanOptions{})
-	if len(rows) != 24 || rows[20] != "n=-1 _view=0 _partition=0 _offset=0 _timestamp=1970-01-01T00:00:00Z" || rows[23][:5] != "n=200" {
+	if len(rows) != 24 || rows[20] != "n=-1 _view=0 _partition_id=0 _offset=0 _timestamp=1970-01-01T00:00:00Z" || rows[23][:5] != "n=200" {
 		t.Errorf("%d rows: %v", len(rows), rows)
 	}
 }

@@ -328,7 +328,7 @@ func (f *filler) values(n int) (arrow.Array, error) {
 
 func (f *filler) build(n int) (arrow.Array, error) {
 	one := &schema.Schema{Fields: []schema.Field{*f.field}}
-	if f.field.ID < schema.FirstUserID && f.field.ID > 0 {
+	if schema.IsSystemID(f.field.ID) {
 		return zeros(one.Arrow().Field(0).Type, n), nil
 	}
 	if f.field.Nullable && f.field.Default == nil {

@@ -46,7 +46,7 @@ func newAvroReader(avsc []byte, want *schema.Schema, mapping iceberg.NameMapping
 	chosen, decoded := &schema.Schema{}, &schema.Schema{}
 	for i, f := range file.Fields {
 		shifted := f
-		if f.ID > 0 && f.ID < schema.FirstUserID {
+		if schema.IsSystemID(f.ID) {
 			shifted.ID += notSystem
 		}
 		writer.Fields[i] = shifted

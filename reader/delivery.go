@@ -14,7 +14,7 @@ import (
 // chunk is a piece of the stitched view: scanned columns of consecutive rows.
 type chunk struct {
 	rows       arrow.RecordBatch // plan.scan's columns; owned by stitch
-	partitions []int32           // _partition of each row
+	partitions []int32           // _partition_id of each row
 	offsets    []int64           // _offset of each row
 }
 
@@ -180,5 +180,5 @@ func (d *delivery) advance(c chunk, n int) error {
 
 func disordered(v record.ViewID, p record.Partition, o, next record.Offset) error {
 	return fmt.Errorf("view %s: the dataset gives row %v of partition %v again or out of order, behind row %v; "+
-		"another engine has rewritten or copied rows: roll the table back, or sort its files by _timestamp, _partition, _offset: %w", v, o, p, next-1, record.ErrCorrupt)
+		"another engine has rewritten or copied rows: roll the table back, or sort its files by _timestamp, _partition_id, _offset: %w", v, o, p, next-1, record.ErrCorrupt)
 }

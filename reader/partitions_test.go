@@ -29,7 +29,7 @@ func partRows(b reader.Batch) []partRow {
 	if b.Rows == nil {
 		return nil
 	}
-	ps := b.Rows.Column(b.Rows.Schema().FieldIndices("_partition")[0]).(*array.Int32)
+	ps := b.Rows.Column(b.Rows.Schema().FieldIndices("_partition_id")[0]).(*array.Int32)
 	ns := b.Rows.Column(b.Rows.Schema().FieldIndices("n")[0]).(*array.Int64)
 	rows := make([]partRow, ps.Len())
 	for i := range rows {
@@ -190,7 +190,7 @@ func TestReadsOfPartitionsMakeTheWhole(t *testing.T) {
 
 func (e *env) compareSplit(rnd *rand.Rand, from reader.Cursor, last catalog.Checkpoint, groups [][]record.Partition) {
 	e.t.Helper()
-	where := []string{"", "", "k = 'odd'", "n >= 40", "_partition = 1"}[rnd.IntN(5)]
+	where := []string{"", "", "k = 'odd'", "n >= 40", "_partition_id = 1"}[rnd.IntN(5)]
 	all := make([]record.Partition, 0, 8)
 	for _, g := range groups {
 		all = append(all, g...)

@@ -221,10 +221,10 @@ func TestPlans(t *testing.T) {
 		{"n", "s.a = 13 and k = 'odd'", false, "n"},
 		{"s.c.element.x,n", "s.a = 13", false, "s n"},
 		{"n,s.c", "s.b = 'b13' and s.a is not null", false, "n s"},
-		{"_offset,n,_partition", "_offset >= 0 and n = 13", false, "_offset n _partition"},
-		{"n", "n = 13 and _timestamp > '2000-01-01T00:00:00Z' and _view = 3", true, "n _view _partition _offset _timestamp"},
-		{"n,_offset", "s.b is null or n = 13", true, "n _offset _view _partition _timestamp"},
-		{"s,n,s.a", "", true, "s n _view _partition _offset _timestamp"},
+		{"_offset,n,_partition_id", "_offset >= 0 and n = 13", false, "_offset n _partition_id"},
+		{"n", "n = 13 and _timestamp > '2000-01-01T00:00:00Z' and _view = 3", true, "n _view _partition_id _offset _timestamp"},
+		{"n,_offset", "s.b is null or n = 13", true, "n _offset _view _partition_id _timestamp"},
+		{"s,n,s.a", "", true, "s n _view _partition_id _offset _timestamp"},
 	} {
 		q := reader.Request{Where: c.where, System: c.system}
 		if c.columns != "" {

@@ -74,7 +74,7 @@ type Request struct {
 	Partitions  []record.Partition
 	Limit       int64 // rows; 0: no limit. Bounded reads only.
 	Consistency Consistency
-	System      bool // also the columns _view, _partition, _offset, _timestamp
+	System      bool // also the columns _view, _partition_id, _offset, _timestamp
 }
 
 // Batch is a piece of a read. In a read of exactly-once consistency no batch

@@ -23,7 +23,7 @@ import (
 // appended is when the rows of each partition were appended, by offset.
 func (e *env) appended() map[record.Partition][]int64 {
 	e.t.Helper()
-	res, err := e.r.Read(e.t.Context(), e.target, reader.Request{System: true, Columns: []string{"_partition"}})
+	res, err := e.r.Read(e.t.Context(), e.target, reader.Request{System: true, Columns: []string{"_partition_id"}})
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func (e *env) appended() map[record.Partition][]int64 {
 			continue
 		}
 		column := func(name string) int { return b.Rows.Schema().FieldIndices(name)[0] }
-		ps := b.Rows.Column(column("_partition")).(*array.Int32)
+		ps := b.Rows.Column(column("_partition_id")).(*array.Int32)
 		times := b.Rows.Column(column("_timestamp")).(*array.Timestamp)
 		for i := range ps.Len() {
 			p := record.Partition(ps.Value(i))

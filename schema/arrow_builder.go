@@ -97,8 +97,8 @@ func (b *Builder) Bytes() int {
 
 // systemIndex tells which system column a top-level field is; -1: a user's.
 func systemIndex(f *Field) int {
-	if f.ID > 0 && f.ID < FirstUserID {
-		return f.ID - 1
+	if IsSystemID(f.ID) {
+		return f.ID - ViewID
 	}
 	return -1
 }

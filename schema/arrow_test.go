@@ -33,7 +33,8 @@ func TestArrowExternalRoundTrip(t *testing.T) {
 
 func TestArrowIDs(t *testing.T) {
 	t.Parallel()
-	s := sampleWithIDs(t).WithSystem()
+	user := sampleWithIDs(t)
+	s := user.WithSystem()
 	seen := map[int]bool{}
 	var walk func(fields []arrow.Field)
 	walk = func(fields []arrow.Field) {
@@ -51,8 +52,8 @@ func TestArrowIDs(t *testing.T) {
 		}
 	}
 	walk(s.Arrow().Fields())
-	if len(seen) != s.MaxID() {
-		t.Errorf("%d ids, want %d", len(seen), s.MaxID())
+	if want := user.MaxID() + len(systemFields); len(seen) != want {
+		t.Errorf("%d ids, want %d", len(seen), want)
 	}
 }
 
@@ -124,11 +125,11 @@ func TestIcebergRoundTrip(t *testing.T) {
 	t.Parallel()
 	s := sampleWithIDs(t)
 	ice := s.WithSystem().Iceberg()
-	if f, ok := ice.FindFieldByID(4); !ok || f.Name != TimestampColumn || f.Type.String() != "timestamptz" || !f.Required {
+	if f, ok := ice.FindFieldByID(TimestampID); !ok || f.Name != TimestampColumn || f.Type.String() != "timestamptz" || !f.Required {
 		t.Errorf("system column %v", f)
 	}
-	if ice.HighestFieldID() != s.MaxID() {
-		t.Errorf("highest id %d, want %d", ice.HighestFieldID(), s.MaxID())
+	if want := s.WithSystem().MaxID(); ice.HighestFieldID() != want {
+		t.Errorf("highest id %d, want %d", ice.HighestFieldID(), want)
 	}
 	got, err := FromIceberg(ice)
 	if err != nil {

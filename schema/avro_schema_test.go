@@ -21,12 +21,12 @@ func TestAvroText(t *testing.T) {
 	 {"name":"m","type":"MAP","value":{"type":"STRUCT","fields":[{"name":"at","type":"TIMESTAMP","default":0}]}},
 	 {"name":"l","type":"ARRAY","element":{"type":"DATE","nullable":false,"doc":"e"}}]}`).AssignIDs(0)
 	want := `{"type":"record","name":"row","fields":[
-{"name":"id","doc":"d","type":"long","default":7,"thermocline.default":"7","field-id":5,"thermocline.metadata":{"k":"v"}},
-{"name":"a_x2Db","type":["null",{"type":"int","thermocline.type":"BYTE"}],"default":null,"field-id":6,"iceberg-field-name":"a-b"},
-{"name":"_9","type":{"type":"bytes","logicalType":"decimal","precision":5,"scale":2},"default":"\u0000` + "\u0096" + `","thermocline.default":"\"1.5\"","field-id":7,"iceberg-field-name":"9"},
-{"name":"m","type":["null",{"type":"map","values":["null",{"type":"record","name":"r11","fields":[
-{"name":"at","type":["null",{"type":"long","logicalType":"timestamp-micros","adjust-to-utc":true}],"default":null,"thermocline.default":"0","field-id":12}]}],"key-id":10,"value-id":11}],"default":null,"field-id":8},
-{"name":"l","type":["null",{"type":"array","items":{"type":"int","logicalType":"date"},"element-id":13,"thermocline.doc":"e"}],"default":null,"field-id":9}]}`
+{"name":"id","doc":"d","type":"long","default":7,"thermocline.default":"7","field-id":1,"thermocline.metadata":{"k":"v"}},
+{"name":"a_x2Db","type":["null",{"type":"int","thermocline.type":"BYTE"}],"default":null,"field-id":2,"iceberg-field-name":"a-b"},
+{"name":"_9","type":{"type":"bytes","logicalType":"decimal","precision":5,"scale":2},"default":"\u0000` + "\u0096" + `","thermocline.default":"\"1.5\"","field-id":3,"iceberg-field-name":"9"},
+{"name":"m","type":["null",{"type":"map","values":["null",{"type":"record","name":"r7","fields":[
+{"name":"at","type":["null",{"type":"long","logicalType":"timestamp-micros","adjust-to-utc":true}],"default":null,"thermocline.default":"0","field-id":8}]}],"key-id":6,"value-id":7}],"default":null,"field-id":4},
+{"name":"l","type":["null",{"type":"array","items":{"type":"int","logicalType":"date"},"element-id":9,"thermocline.doc":"e"}],"default":null,"field-id":5}]}`
 	if diff := cmp.Diff(strings.ReplaceAll(want, "\n", ""), s.Avro()); diff != "" {
 		t.Error(diff)
 	}

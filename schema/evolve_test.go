@@ -31,9 +31,9 @@ func TestEvolve(t *testing.T) {
 			strings.Replace(row, `{"z"`, `{"w":"1970-01-01T00:00:00Z","z"`, 1)},
 		{"drop", `{"name":"b","type":"BYTE"},{"name":"f","type":"FLOAT"},`, ``, strings.Replace(row, `"b":-5,"f":0.1,`, ``, 1)},
 		{"drop nested", `{"name":"x","type":"INTEGER","nullable":false},`, ``, strings.Replace(row, `"x":7,`, ``, 1)},
-		{"rename by id", `{"name":"b","type":"BYTE"}`, `{"name":"bee","id":6,"type":"BYTE"}`, strings.Replace(row, `"b"`, `"bee"`, 1)},
-		{"swap names", `{"name":"b","type":"BYTE"},{"name":"f",`, `{"name":"f","id":6,"type":"BYTE"},{"name":"b","id":7,`, strings.Replace(row, `"b":-5,"f":0.1`, `"f":-5,"b":0.1`, 1)},
-		{"reuse a name", `{"name":"b","type":"BYTE"}`, `{"name":"b2","id":6,"type":"BYTE"},{"name":"b","type":"STRING"}`, strings.Replace(row, `"b":-5`, `"b2":-5,"b":null`, 1)},
+		{"rename by id", `{"name":"b","type":"BYTE"}`, `{"name":"bee","id":2,"type":"BYTE"}`, strings.Replace(row, `"b"`, `"bee"`, 1)},
+		{"swap names", `{"name":"b","type":"BYTE"},{"name":"f",`, `{"name":"f","id":2,"type":"BYTE"},{"name":"b","id":3,`, strings.Replace(row, `"b":-5,"f":0.1`, `"f":-5,"b":0.1`, 1)},
+		{"reuse a name", `{"name":"b","type":"BYTE"}`, `{"name":"b2","id":2,"type":"BYTE"},{"name":"b","type":"STRING"}`, strings.Replace(row, `"b":-5`, `"b2":-5,"b":null`, 1)},
 		{"reorder", `{"name":"b","type":"BYTE"},{"name":"f","type":"FLOAT"}`, `{"name":"f","type":"FLOAT"},{"name":"b","type":"BYTE"}`, strings.Replace(row, `"b":-5,"f":0.1`, `"f":0.1,"b":-5`, 1)},
 		{"widen", `"type":"BYTE"`, `"type":"LONG"`, row},
 		{"widen float", `"type":"FLOAT"`, `"type":"DOUBLE"`, strings.Replace(row, `0.1,`, `0.10000000149011612,`, 1)},
@@ -144,7 +144,7 @@ func TestDiff(t *testing.T) {
 	t.Parallel()
 	old, _ := mustParse(t, evolveOld).AssignIDs(0)
 	text := strings.NewReplacer(
-		`{"name":"b","type":"BYTE"},{"name":"f","type":"FLOAT"}`, `{"name":"f","type":"DOUBLE"},{"name":"bee","id":6,"type":"SHORT","doc":"d"},{"name":"n","type":"DATE","default":5}`,
+		`{"name":"b","type":"BYTE"},{"name":"f","type":"FLOAT"}`, `{"name":"f","type":"DOUBLE"},{"name":"bee","id":2,"type":"SHORT","doc":"d"},{"name":"n","type":"DATE","default":5}`,
 		`"type":"SHORT","nullable":false`, `"type":"INTEGER"`,
 		`,{"name":"y","type":"STRING","default":"q"}`, ``,
 	).Replace(evolveOld)

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/apache/iceberg-go"
 
@@ -57,7 +58,7 @@ func icebergType(t *Type) iceberg.Type {
 }
 
 // FromIceberg gives the schema of an Iceberg table, ids included; the system
-// columns, if it ends with them, are left out (see WithSystem). Types that we
+// columns are left out (see WithSystem). Types that we
 // have no counterpart for (time, timestamp without zone or in nanoseconds,
 // uuid, fixed, unknown, variant, geo types, maps whose keys are not strings)
 // are ErrInvalid.
@@ -66,29 +67,18 @@ func FromIceberg(s *iceberg.Schema) (*Schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &Schema{Fields: fields}
-	if n := len(fields) - len(systemFields); n > 0 && hasSystem(out) {
-		out.Fields = fields[:n:n]
-	}
+	out := &Schema{Fields: slices.DeleteFunc(fields, isSystem)}
 	if err := out.Validate(); err != nil {
 		return nil, err
 	}
 	return out, nil
 }
 
-// hasSystem tells whether s ends with the system columns.
-func hasSystem(s *Schema) bool {
-	n := len(s.Fields) - len(systemFields)
-	if n < 0 {
-		return false
-	}
-	for i, sys := range systemFields {
-		f := &s.Fields[n+i]
-		if f.ID != sys.ID || f.Name != sys.Name || f.Type.Kind != sys.Type.Kind {
-			return false
-		}
-	}
-	return true
+// isSystem tells whether f is a system column. Engines that add columns put
+// them behind ours, so these may stand anywhere.
+func isSystem(f Field) bool {
+	return IsSystemID(f.ID) && f.Name == systemFields[f.ID-ViewID].Name &&
+		f.Type.Kind == systemFields[f.ID-ViewID].Type.Kind
 }
 
 func fromIcebergFields(path string, in []iceberg.NestedField) ([]Field, error) {

@@ -10,10 +10,10 @@ import (
 
 // systemFields are the columns behind the user's in every data file.
 var systemFields = []Field{
-	{ID: 1, Name: ViewColumn, Type: Type{Kind: Integer}, Doc: "number of the view within its stream"},
-	{ID: 2, Name: PartitionColumn, Type: Type{Kind: Integer}, Doc: "partition of the view"},
-	{ID: 3, Name: OffsetColumn, Type: Type{Kind: Long}, Doc: "offset in the partition"},
-	{ID: 4, Name: TimestampColumn, Type: Type{Kind: Timestamp}, Doc: "append time"},
+	{ID: ViewID, Name: ViewColumn, Type: Type{Kind: Integer}, Doc: "number of the view within its stream"},
+	{ID: PartitionID, Name: PartitionColumn, Type: Type{Kind: Integer}, Doc: "partition of the view"},
+	{ID: OffsetID, Name: OffsetColumn, Type: Type{Kind: Long}, Doc: "offset in the partition"},
+	{ID: TimestampID, Name: TimestampColumn, Type: Type{Kind: Timestamp}, Doc: "append time"},
 }
 
 // WithSystem returns a copy of s with the four system columns after the

@@ -63,12 +63,26 @@ type Schema struct {
 	Fields []Field
 }
 
-// System columns stand behind the user's fields in every data file. Their ids
-// are the first of every dataset; the user's begin at FirstUserID.
+// System columns stand behind the user's fields in every data file.
 const (
-	ViewColumn      = "_view"      // int, id 1
-	PartitionColumn = "_partition" // int, id 2
-	OffsetColumn    = "_offset"    // long, id 3
-	TimestampColumn = "_timestamp" // timestamptz, id 4: append time
-	FirstUserID     = 5
+	ViewColumn      = "_view"         // int
+	PartitionColumn = "_partition_id" // int; Iceberg engines have a _partition of their own
+	OffsetColumn    = "_offset"       // long
+	TimestampColumn = "_timestamp"    // timestamptz: append time
 )
+
+// FirstUserID is the first id of a user's field. The system columns' ids lie
+// far above, so that a table that another engine made, with ids from 1, can
+// become a stream.
+const FirstUserID = 1
+
+// Ids of the system columns.
+const (
+	ViewID = 1<<30 + 1 + iota
+	PartitionID
+	OffsetID
+	TimestampID
+)
+
+// IsSystemID tells whether id is that of a system column.
+func IsSystemID(id int) bool { return id >= ViewID && id <= TimestampID }

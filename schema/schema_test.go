@@ -106,7 +106,7 @@ func TestParseRefuses(t *testing.T) {
 		{`{"fields":[{"name":"_thermocline","type":"LONG"}]}`, "marks between rows"},
 		{`{"fields":[{"name":"a\u0000","type":"LONG"}]}`, "U+0000"},
 		{`{"fields":[{"name":"` + strings.Repeat("n", 256) + `","type":"LONG"}]}`, "256 bytes"},
-		{`{"fields":[{"name":"a","type":"LONG","id":4}]}`, "system columns"},
+		{`{"fields":[{"name":"a","type":"LONG","id":1073741825}]}`, "a system column"},
 		{`{"fields":[{"name":"a","type":"LONG","id":-4}]}`, "-4"},
 		{`{"fields":[{"name":"a","type":"LONG","id":9},{"name":"b","type":"LONG","id":9}]}`, `that of "a"`},
 		{`{"fields":[{"name":"a","type":"LONG","nullable":false,"default":null}]}`, "not nullable"},

@@ -28,6 +28,7 @@ var reserved = map[string]string{
 	"_thermocline": "the marks between rows",
 	"_file":        "an Iceberg metadata column", "_pos": "an Iceberg metadata column",
 	"_deleted": "an Iceberg metadata column", "_spec_id": "an Iceberg metadata column",
+	"_partition": "an Iceberg metadata column",
 }
 
 // Validate checks a user's schema: at least one field; names that are
@@ -155,8 +156,8 @@ func (v *validator) id(path string, id int) error {
 		return nil
 	case id < 0 || id > maxFieldID:
 		return invalidf(path, "has the id %d; ids lie between %d and %d", id, FirstUserID, maxFieldID)
-	case id < FirstUserID && !v.system:
-		return invalidf(path, "has the id %d; ids below %d belong to the system columns: leave ids out, or begin at %d", id, FirstUserID, FirstUserID)
+	case IsSystemID(id) && !v.system:
+		return invalidf(path, "has the id %d, which belongs to a system column: leave ids out, or choose another", id)
 	}
 	if other, ok := v.ids[id]; ok {
 		return invalidf(path, "has the id %d, which is that of %q; give each field its own id, or none", id, other)

@@ -412,7 +412,7 @@ func rowsOf(b reader.Batch) (rows []row) {
 	}
 	col := func(name string) int { return b.Rows.Schema().FieldIndices(name)[0] }
 	n := b.Rows.Column(col("n")).(*array.Int64)
-	p := b.Rows.Column(col("_partition")).(*array.Int32)
+	p := b.Rows.Column(col("_partition_id")).(*array.Int32)
 	o := b.Rows.Column(col("_offset")).(*array.Int64)
 	for i := range int(b.Rows.NumRows()) {
 		rows = append(rows, row{record.Partition(p.Value(i)), record.Offset(o.Value(i)), n.Value(i)})

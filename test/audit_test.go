@@ -11,7 +11,7 @@ import (
 // place is the identity of a row: the system columns.
 type place struct {
 	View      int   `json:"_view"`
-	Partition int   `json:"_partition"`
+	Partition int   `json:"_partition_id"`
 	Offset    int64 `json:"_offset"`
 }
 

@@ -37,7 +37,7 @@ func newColumnBounds(f dataset.FileInfo, s *schema.Schema) columnBounds {
 func (b *columnBounds) add(f dataset.FileInfo, fields []schema.Field, prefix string, path []int) {
 	for i := range fields {
 		field := &fields[i]
-		if path == nil && field.ID < schema.FirstUserID {
+		if path == nil && schema.IsSystemID(field.ID) {
 			continue // rowBounds has them
 		}
 		at := append(append([]int{}, path...), i)

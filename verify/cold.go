@@ -10,6 +10,7 @@ import (
 
 	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema"
 )
 
 // cold reads every data file of the head snapshot, in the order of a reader.
@@ -259,7 +260,7 @@ type interval struct {
 }
 
 func newRowBounds(f dataset.FileInfo) rowBounds {
-	return rowBounds{bound(f, 1), bound(f, 2), bound(f, 3), bound(f, 4)}
+	return rowBounds{bound(f, schema.ViewID), bound(f, schema.PartitionID), bound(f, schema.OffsetID), bound(f, schema.TimestampID)}
 }
 
 // bound reads a manifest's bounds of an integer column, by field id.
@@ -277,7 +278,7 @@ func (b *rowBounds) outside(f dataset.FileInfo, s systemColumns, i int) string {
 	case b.view.misses(int64(s.views[i])):
 		return fmt.Sprintf("the manifest bounds _view by [%d,%d]", b.view.lo, b.view.hi)
 	case b.partition.misses(int64(s.partitions[i])):
-		return fmt.Sprintf("the manifest bounds _partition by [%d,%d]", b.partition.lo, b.partition.hi)
+		return fmt.Sprintf("the manifest bounds _partition_id by [%d,%d]", b.partition.lo, b.partition.hi)
 	case b.offset.misses(s.offsets[i]):
 		return fmt.Sprintf("the manifest bounds _offset by [%d,%d]", b.offset.lo, b.offset.hi)
 	case b.micros.misses(s.micros[i]):

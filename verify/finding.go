@@ -59,7 +59,7 @@ var remedies = map[Code]string{
 	Metadata:    "restore the file from a copy, or point the table at an older metadata file",
 	Gap:         "restore the files or the log that held these rows from a copy; retries of their producers will not bring them back",
 	Duplicate:   "roll the dataset back to the snapshot before the second copy; readers refuse rows that come again",
-	Order:       "roll the dataset back, or sort its files by _timestamp, _partition, _offset; readers refuse disordered rows",
+	Order:       "roll the dataset back, or sort its files by _timestamp, _partition_id, _offset; readers refuse disordered rows",
 	WrongView:   "roll the dataset back to the snapshot before these rows, or delete them by their _view",
 	Unarchived:  "roll the dataset back to the snapshot before these rows: they will be archived a second time",
 	Marker:      "restore the catalog and the dataset from the same moment",

@@ -12,6 +12,7 @@ import (
 
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/dataset"
+	"github.com/thermocline/thermocline/schema"
 )
 
 // claims are what a manifest says of a data file.
@@ -76,16 +77,16 @@ func claimed(stream string, change func(*claims)) func(e *env) {
 
 func TestFalseManifests(t *testing.T) {
 	long := func(n uint64) []byte { return binary.LittleEndian.AppendUint64(nil, n) }
-	// Fields: k 5, producer 6, seq 7, n 8.
+	// Fields: k 1, producer 2, seq 3, n 4.
 	for _, p := range []plant{
 		{name: "as it was", stream: "kept", damage: claimed("kept", func(*claims) {})},
 		{name: "one row more", stream: "kept", damage: claimed("kept", func(c *claims) { c.rows++ }), want: []string{"ROW_COUNT v1"}},
-		{name: "offsets", stream: "kept", damage: claimed("kept", func(c *claims) { c.upper[3] = long(27) }), want: []string{"BOUNDS v1 p0 [28,30)"}},
-		{name: "largest number", stream: "moved", damage: claimed("moved", func(c *claims) { c.lower[8], c.upper[8] = long(0), long(37) }), want: []string{"BOUNDS v1 p0 [28,30)"}},
-		{name: "smallest text", stream: "kept", damage: claimed("kept", func(c *claims) { c.lower[5] = []byte("key-1") }), want: []string{
+		{name: "offsets", stream: "kept", damage: claimed("kept", func(c *claims) { c.upper[schema.OffsetID] = long(27) }), want: []string{"BOUNDS v1 p0 [28,30)"}},
+		{name: "largest number", stream: "moved", damage: claimed("moved", func(c *claims) { c.lower[4], c.upper[4] = long(0), long(37) }), want: []string{"BOUNDS v1 p0 [28,30)"}},
+		{name: "smallest text", stream: "kept", damage: claimed("kept", func(c *claims) { c.lower[1] = []byte("key-1") }), want: []string{
 			"BOUNDS v1 p0 [0,1)", "BOUNDS v1 p0 [12,13)", "BOUNDS v1 p0 [15,16)", "BOUNDS v1 p0 [18,19)", "BOUNDS v1 p0 [21,22)",
 			"BOUNDS v1 p0 [24,25)", "BOUNDS v1 p0 [27,28)", "BOUNDS v1 p0 [3,4)", "BOUNDS v1 p0 [6,7)", "BOUNDS v1 p0 [9,10)"}},
-		{name: "largest sequence", stream: "kept", damage: claimed("kept", func(c *claims) { c.upper[7] = long(17) }), want: []string{
+		{name: "largest sequence", stream: "kept", damage: claimed("kept", func(c *claims) { c.upper[3] = long(17) }), want: []string{
 			"BOUNDS v1 p0 [27,30)", "BOUNDS v1 p1 [9,10)"}},
 	} {
 		t.Run(p.name, func(t *testing.T) {

@@ -1209,7 +1209,7 @@ type ReadRowsParams struct {
 	// checkpoint. Absent means the branch's setting.
 	Consistency *ConsistencyParameter `form:"consistency,omitempty" json:"consistency,omitempty"`
 
-	// System Add the system columns `_view`, `_partition`, `_offset` and `_timestamp`
+	// System Add the system columns `_view`, `_partition_id`, `_offset` and `_timestamp`
 	System *SystemParameter `form:"system,omitempty" json:"system,omitempty"`
 
 	// Numbers `string` writes every LONG beyond ±2^53 and every DECIMAL as a JSON string (NDJSON and SSE)
@@ -1297,7 +1297,7 @@ type SubscribeRowsParams struct {
 	// and `X'00ff'`; dates and timestamps are texts. Logic is SQL's: a comparison with null selects nothing.
 	Where *WhereParameter `form:"where,omitempty" json:"where,omitempty"`
 
-	// System Add the system columns `_view`, `_partition`, `_offset` and `_timestamp`
+	// System Add the system columns `_view`, `_partition_id`, `_offset` and `_timestamp`
 	System *SystemParameter `form:"system,omitempty" json:"system,omitempty"`
 
 	// Numbers `string` writes every LONG beyond ±2^53 and every DECIMAL as a JSON string (NDJSON and SSE)
@@ -1330,7 +1330,7 @@ type TailRowsParams struct {
 	// checkpoint. Absent means the branch's setting.
 	Consistency *ConsistencyParameter `form:"consistency,omitempty" json:"consistency,omitempty"`
 
-	// System Add the system columns `_view`, `_partition`, `_offset` and `_timestamp`
+	// System Add the system columns `_view`, `_partition_id`, `_offset` and `_timestamp`
 	System *SystemParameter `form:"system,omitempty" json:"system,omitempty"`
 
 	// Numbers `string` writes every LONG beyond ±2^53 and every DECIMAL as a JSON string (NDJSON and SSE)

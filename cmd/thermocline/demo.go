@@ -171,7 +171,7 @@ func (d *demo) account(ctx context.Context, rows io.Reader) error {
 		var r struct {
 			ID        string `json:"id"`
 			Network   string `json:"network"`
-			Partition int64  `json:"_partition"`
+			Partition int64  `json:"_partition_id"`
 			Offset    int64  `json:"_offset"`
 		}
 		if err := json.Unmarshal(in.Bytes(), &r); err != nil {

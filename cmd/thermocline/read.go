@@ -35,7 +35,7 @@ func (f *scanFlags) addRows(c *cobra.Command) {
 	s := c.Flags()
 	s.StringSliceVar(&f.columns, "columns", nil, "columns to return, with commas between them (default: all)")
 	s.StringVar(&f.where, "where", "", "rows to return, like \"magnitude >= 4.5 and kind = 'earthquake'\"")
-	s.BoolVar(&f.system, "system", false, "add the columns _view, _partition, _offset and _timestamp")
+	s.BoolVar(&f.system, "system", false, "add the columns _view, _partition_id, _offset and _timestamp")
 }
 
 // given is nil for an empty string.

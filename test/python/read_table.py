@@ -38,7 +38,7 @@ from pyiceberg.table import StaticTable
 # Nullable, so that rows which other engines append need not have them.
 SYSTEM = [
     {"id": 1, "name": "_view", "type": "INTEGER", "nullable": True},
-    {"id": 2, "name": "_partition", "type": "INTEGER", "nullable": True},
+    {"id": 2, "name": "_partition_id", "type": "INTEGER", "nullable": True},
     {"id": 3, "name": "_offset", "type": "LONG", "nullable": True},
     {"id": 4, "name": "_timestamp", "type": "TIMESTAMP", "nullable": True},
 ]
@@ -173,7 +173,7 @@ def check_iceberg_fields(prefix, fields, found, problems):
 
 
 def place(row):
-    return row["_view"], row["_partition"], row["_offset"]
+    return row["_view"], row["_partition_id"], row["_offset"]
 
 
 def check_rows(engine, fields, want, table, problems):

@@ -634,9 +634,12 @@ func TestTrash(t *testing.T) {
 		t.Error("the table that was held is gone")
 	}
 	held.Store("")
-	run(func() bool { return files(deleted[0]) == 0 })
-	if due, err := w.node.catalog.TrashDue(t.Context(), time.Now().Add(24*time.Hour), 10); err != nil || len(due) != 0 {
-		t.Errorf("still in the trash: %v, %v", due, err)
+	run(func() bool {
+		due, err := w.node.catalog.TrashDue(t.Context(), time.Now().Add(24*time.Hour), 10)
+		return err == nil && len(due) == 0
+	})
+	if files(deleted[0]) != 0 {
+		t.Error("files of the deleted table are left")
 	}
 	live := w.state().Branch.TableUUID
 	if err := w.node.datasets.Purge(t.Context(), live); !errors.Is(err, record.ErrConflict) {

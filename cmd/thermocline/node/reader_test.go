@@ -90,7 +90,7 @@ func (m *model) where() *where {
 		{fmt.Sprintf("n < %d", a), func(r modelRow) bool { return r.n < a }},
 		{fmt.Sprintf("n >= %d and n < %d or k = 'key-%d'", a, b, k), func(r modelRow) bool { return r.n >= a && r.n < b || r.k == fmt.Sprintf("key-%d", k) }},
 		{fmt.Sprintf("n in (%d, %d)", a, b), func(r modelRow) bool { return r.n == a || r.n == b }},
-		{fmt.Sprintf("_partition = %d and _offset >= %d", k%4, a/3), func(r modelRow) bool { return r.part == int64(k%4) && r.offset >= a/3 }},
+		{fmt.Sprintf("_partition_id = %d and _offset >= %d", k%4, a/3), func(r modelRow) bool { return r.part == int64(k%4) && r.offset >= a/3 }},
 		{"n is null", func(modelRow) bool { return false }},
 	}
 	return list[m.rnd.IntN(len(list))]
