@@ -17,13 +17,15 @@ VENV  := $(CACHE)/venv
 LINT  := $(CACHE)/golangci-lint-$(GOLANGCI_LINT)/golangci-lint
 # An S3 server, for tests.
 S3    := $(CACHE)/versitygw-$(VERSITYGW)/versitygw
+# Apache Iceberg's tests of catalogs, in Java.
+KIT   := $(CACHE)/kit
 
 # The whole-product tests start the binary, and tests below test/ come last,
 # when every part is known to work on its own.
 PARTS = $$($(GO) list ./... | grep -v '/test$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-short sweep torture fuzz flights bench growth lint generate clean
+.PHONY: help build demo test test-short kit kit-lock sweep torture fuzz flights bench growth lint generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +47,9 @@ test: $(VENV)/.ready $(S3) build cc ## install what the tests need, and run all 
 
 test-short: ## run the tests of the packages only, without the race detector
 	$(GO) test -short -p $(JOBS) $(PARTS)
+
+kit: $(KIT)/.ready build ## run Apache Iceberg's REST Compatibility Kit against the catalog
+	THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' THERMOCLINE_KIT='$(KIT)' $(GO) test -count=1 -timeout 10m -v -run '^TestCompatibilityKit$$' ./test
 
 # Under the race detector, which makes everything several times slower, sweeps
 # visit some of their places; here they visit each, and say how many. What is
@@ -128,6 +133,26 @@ $(VENV)/.ready: test/python/requirements.txt
 	$(PYTHON) -m venv '$(VENV)'
 	'$(VENV)/bin/pip' install --quiet --disable-pip-version-check --only-binary :all: -r test/python/requirements.txt
 	touch $@
+
+# Maven finds what the kit needs, by the versions in test/kit/pom.xml; what it
+# brings has to be, byte by byte, what was locked.
+MAVEN_COPY := mvn --quiet --batch-mode --strict-checksums -f test/kit/pom.xml dependency:copy-dependencies -DincludeScope=runtime
+
+$(KIT)/.ready: test/kit/pom.xml test/kit/jars.sha256 | jdk
+	rm -rf '$(KIT)'
+	$(MAVEN_COPY) -DoutputDirectory='$(KIT)'
+	cd '$(KIT)' && sha256sum --quiet --strict -c '$(CURDIR)/test/kit/jars.sha256' && test "$$(ls | wc -l)" = "$$(wc -l <'$(CURDIR)/test/kit/jars.sha256')"
+	touch $@
+
+kit-lock: jdk
+	rm -rf '$(KIT)'
+	$(MAVEN_COPY) -DoutputDirectory='$(KIT)'
+	cd '$(KIT)' && sha256sum *.jar >'$(CURDIR)/test/kit/jars.sha256'
+
+.PHONY: jdk
+jdk:
+	@command -v mvn >/dev/null && java -version >/dev/null 2>&1 || { \
+		echo 'make: the tests with Java engines need Java 17 or newer, and Maven. On Debian or Ubuntu: apt-get install maven' >&2; exit 1; }
 
 # Built from source, for the linter must be as new as the compiler.
 $(LINT):
