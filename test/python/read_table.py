@@ -37,10 +37,10 @@ from pyiceberg.table import StaticTable
 
 # Nullable, so that rows which other engines append need not have them.
 SYSTEM = [
-    {"id": 1, "name": "_view", "type": "INTEGER", "nullable": True},
-    {"id": 2, "name": "_partition_id", "type": "INTEGER", "nullable": True},
-    {"id": 3, "name": "_offset", "type": "LONG", "nullable": True},
-    {"id": 4, "name": "_timestamp", "type": "TIMESTAMP", "nullable": True},
+    {"id": (1 << 30) + 1, "name": "_view", "type": "INTEGER", "nullable": True},
+    {"id": (1 << 30) + 2, "name": "_partition_id", "type": "INTEGER", "nullable": True},
+    {"id": (1 << 30) + 3, "name": "_offset", "type": "LONG", "nullable": True},
+    {"id": (1 << 30) + 4, "name": "_timestamp", "type": "TIMESTAMP", "nullable": True},
 ]
 NESTED = ("ARRAY", "MAP", "STRUCT")
 
