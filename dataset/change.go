@@ -42,11 +42,7 @@ const (
 )
 
 // newMetadata is the first metadata of a table.
-func (d *Datasets) newMetadata(id string, s *schema.Schema, props map[string]string) (table.Metadata, error) {
-	sc, err := icebergSchema(s)
-	if err != nil {
-		return nil, err
-	}
+func (d *Datasets) newMetadata(id string, sc *iceberg.Schema, props map[string]string) (table.Metadata, error) {
 	all := iceberg.Properties{
 		table.ParquetCompressionKey:          "zstd",
 		table.ParquetCompressionLevelKey:     "1",
@@ -55,9 +51,11 @@ func (d *Datasets) newMetadata(id string, s *schema.Schema, props map[string]str
 		table.MetadataDeleteAfterCommitEnabledKey: "false",
 	}
 	maps.Copy(all, props)
-	if all[table.DefaultNameMappingKey], err = nameMapping(sc); err != nil {
+	names, err := nameMapping(sc)
+	if err != nil {
 		return nil, err
 	}
+	all[table.DefaultNameMappingKey] = names
 	b, err := table.NewMetadataBuilder(formatVersion)
 	if err != nil {
 		return nil, fmt.Errorf("dataset: new table: %w", err)
@@ -172,7 +170,8 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*c
 	if c.expire != nil {
 		ch.drop = c.expire(head)
 	}
-	if !evolved && !moved && len(c.Add) == 0 && c.replace == nil && len(ch.drop) == 0 && !(c.RemoveAll && head.head != nil) {
+	if !evolved && !moved && len(c.Add) == 0 && len(c.Remove) == 0 && c.replace == nil && len(ch.drop) == 0 && !(c.RemoveAll && head.head != nil) &&
+		c.pick == 0 && (c.rollback == 0 || c.rollback == head.head.SnapshotID) {
 		return nil, nil
 	}
 	for i := range c.Add {
@@ -214,7 +213,12 @@ func (c *change) evolve() error {
 
 // build makes the new metadata; what must be put before it is in c.puts.
 func (c *change) build(ctx context.Context, commit *Commit) (table.Metadata, error) {
-	if len(commit.Add) > 0 || commit.RemoveAll || commit.Marker != nil || commit.replace != nil {
+	if commit.rollback != 0 {
+		if err := c.builder.SetSnapshotRef(table.MainBranch, commit.rollback, table.BranchRef); err != nil {
+			return nil, fmt.Errorf("dataset: move the head of table %s: %w", c.base.id, err)
+		}
+	}
+	if len(commit.Add) > 0 || commit.RemoveAll || len(commit.Remove) > 0 || commit.Marker != nil || commit.replace != nil || commit.pick != 0 {
 		if err := c.snapshot(ctx, commit); err != nil {
 			return nil, err
 		}
@@ -250,7 +254,19 @@ func (c *change) snapshot(ctx context.Context, commit *Commit) error {
 		}
 		manifests = append(manifests, m)
 	}
+	if commit.pick != 0 {
+		if manifests, err = c.pickFiles(ctx, commit.pick); err != nil {
+			return err
+		}
+	}
 	switch {
+	case len(commit.Remove) > 0:
+		if operation = table.OpDelete; len(commit.Add) > 0 {
+			operation = table.OpOverwrite
+		}
+		if inherited, err = c.removeFiles(ctx, commit.Remove, inherited); err != nil {
+			return err
+		}
 	case commit.replace != nil:
 		operation = table.OpReplace
 		if inherited, err = c.replace(ctx, commit.replace, inherited); err != nil {
@@ -280,6 +296,7 @@ func (c *change) snapshot(ctx context.Context, commit *Commit) error {
 		return err
 	}
 	props := c.summary.properties(c.base.head)
+	maps.Copy(props, commit.Summary)
 	props[commitIDKey] = c.commitID
 	if marker != nil {
 		m, err := marker.properties()
