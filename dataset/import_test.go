@@ -154,6 +154,11 @@ func TestImportParquet(t *testing.T) {
 	}
 }
 
+func withID(f arrow.Field, id string) arrow.Field {
+	f.Metadata = arrow.NewMetadata([]string{schema.FieldIDKey}, []string{id})
+	return f
+}
+
 // TestImportRefuses: what could not be read back, or not as the table promises,
 // leaves nothing behind.
 func TestImportRefuses(t *testing.T) {
@@ -170,7 +175,7 @@ func TestImportRefuses(t *testing.T) {
 	}
 	good := file(`[{"n":1}]`, n)
 	torn := bytes.Clone(good)
-	torn[20] ^= 0xff
+	torn[4] ^= 0xff // the head of its first page
 	hollow := append(bytes.Clone(good[:4]), good[len(good)/2:]...)
 	for what, try := range map[string]struct {
 		file []byte
@@ -180,7 +185,7 @@ func TestImportRefuses(t *testing.T) {
 		"empty":            {nil, "no whole Parquet", record.ErrInvalid},
 		"text":             {[]byte("n\n1\n2\n3\n4\n5"), "PAR1", record.ErrInvalid},
 		"cut":              {good[:len(good)-5], "PAR1", record.ErrInvalid},
-		"damaged":          {torn, "sound", record.ErrInvalid},
+		"damaged":          {torn, "", record.ErrInvalid},
 		"without its rows": {hollow, "", record.ErrInvalid},
 		"footer":           {append([]byte("PAR1xxxx\xff\xff\xff\x7f"), "PAR1"...), "footer", record.ErrInvalid},
 		"unknown column":   {file(`[{"n":1,"zzz":1}]`, n, one("zzz", long, true)), `"zzz"`, record.ErrInvalid},
@@ -191,7 +196,7 @@ func TestImportRefuses(t *testing.T) {
 		"type":        {file(`[{"n":"1"}]`, one("n", text, false)), `"n"`, record.ErrInvalid},
 		"nanoseconds": {file(`[{"n":1,"at":1}]`, n, one("at", &arrow.TimestampType{Unit: arrow.Nanosecond, TimeZone: "UTC"}, true)), `"at"`, record.ErrInvalid},
 		"no zone":     {file(`[{"n":1,"at":1}]`, n, one("at", &arrow.TimestampType{Unit: arrow.Microsecond}, true)), `"at"`, record.ErrInvalid},
-		"twice":       {file(`[{"n":1}]`, n, n), "twice", record.ErrInvalid},
+		"twice":       {file(`[{"n":1,"m":2}]`, withID(n, "5"), withID(one("m", long, false), "5")), "twice", record.ErrInvalid},
 		"unknown part": {file(`[{"n":1,"place":{"lat":1,"lon":2}}]`, n,
 			one("place", arrow.StructOf(one("lat", arrow.PrimitiveTypes.Float64, true), one("lon", arrow.PrimitiveTypes.Float64, true)), true)),
 			`"place.lon"`, record.ErrInvalid},

@@ -122,7 +122,7 @@ func TestPlainTable(t *testing.T) {
 	_, err = e.d.Commit(t.Context(), e.id, dataset.Commit{Remove: []string{files[0].Path()}, RemoveAll: true})
 	wantIs(t, err, record.ErrInvalid)
 	table = e.commit(dataset.Commit{Remove: []string{files[0].Path()}, Add: []dataset.DataFile{e.plainFile(table, "", 7)}})
-	e.wantValues(table, 7, 2, 12)
+	e.wantValues(table, 2, 12, 7)
 	if head, _ := table.Head(); head.Operation != "overwrite" {
 		t.Errorf("head %+v", head)
 	}
