@@ -42,7 +42,7 @@ func (d *Directory) Create(ctx context.Context, name string, s *schema.Schema, s
 	defer cancel()
 	if err != nil {
 		// Perhaps it is there all the same, or from an earlier call that failed.
-		st, adopted, aerr := d.adopt(ctx, ns, short)
+		st, adopted, aerr := d.adopt(ctx, ns+"."+short, catalog.MainBranch)
 		if adopted && errors.Is(err, catalog.ErrOutcomeUnknown) {
 			return st, nil
 		}
@@ -56,7 +56,7 @@ func (d *Directory) Create(ctx context.Context, name string, s *schema.Schema, s
 			d.dropLater(ctx, v)
 		}
 		if derr != nil {
-			d.unopened[stream.FullName()] = true // or complete it later
+			d.unopened[key(stream.FullName(), catalog.MainBranch)] = true // or complete it later
 		}
 		return fail(errors.Join(err, derr))
 	}
@@ -212,6 +212,9 @@ func (d *Directory) Reset(ctx context.Context, stream, branch string, proposed *
 	return d.change(ctx, stream, branch, "reset", func(st *State) error {
 		if n := len(st.Draining); n >= maxDraining {
 			return fmt.Errorf("%d views wait to be archived; archive the stream first: %w", n, record.ErrBusy)
+		}
+		if st.Branch.Policy.Protected {
+			return fmt.Errorf("the branch is protected; end the protection first: %w", record.ErrConflict)
 		}
 		settings := edit(st.Branch.Settings).WithDefaults()
 		if err := settings.Validate(); err != nil {

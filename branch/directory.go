@@ -85,10 +85,13 @@ type Options struct {
 	Catalog  *catalog.Catalog
 	Buffer   hotbuffer.Buffer
 	Datasets *dataset.Datasets
-	// Files lists and deletes the files of deleted streams.
+	// Archive makes every row of a branch that is durable at the call a part of its
+	// dataset; a branch made from the present state of another one begins with it.
+	Archive func(ctx context.Context, id catalog.BranchID) error
+	// Files deletes the files of deleted streams and branches.
 	Files Files
-	// TrashGrace is how long files of a deleted stream stay, for readers that
-	// are still at them [1 h].
+	// TrashGrace is how long files of a deleted stream or branch stay, for readers
+	// that are still at them, and for how long the making of a branch may take [1 h].
 	TrashGrace time.Duration
 	Now        func() time.Time
 	Logger     *slog.Logger
@@ -101,7 +104,7 @@ type Directory struct {
 	// creating is held while a stream comes into being, so that nobody opens it
 	// twice.
 	creating sync.Mutex
-	unopened map[string]bool // by full name: in the catalog, and could not be opened yet
+	unopened map[string]bool // by key: in the catalog, and could not be opened yet
 
 	mu        sync.RWMutex
 	byName    map[string]*entry // "namespace.name@branch"

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/thermocline/thermocline/catalog"
@@ -58,7 +59,7 @@ func (d *Directory) mend(ctx context.Context, e *entry) error {
 func (d *Directory) dropLater(ctx context.Context, v record.ViewID) {
 	err := d.drop(ctx, v)
 	if err != nil {
-		d.o.Logger.Warn("drop the view of a deleted stream; it is tried again", "error", err)
+		d.o.Logger.Warn("drop the view of a deleted branch; it is tried again", "error", err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -83,26 +84,29 @@ func (d *Directory) reload(ctx context.Context, id catalog.BranchID) (*State, er
 	return d.follow(ctx, s, b)
 }
 
-// adopt opens a stream that the catalog has and this directory has not; creating
-// is held.
-func (d *Directory) adopt(ctx context.Context, ns, name string) (st *State, adopted bool, err error) {
-	full := ns + "." + name
-	if _, st, err := d.find(full, catalog.MainBranch); err == nil {
+// adopt opens a branch of a stream that the catalog has and this directory has
+// not; creating is held.
+func (d *Directory) adopt(ctx context.Context, full, branch string) (st *State, adopted bool, err error) {
+	if _, st, err := d.find(full, branch); err == nil {
 		return st, false, nil
 	}
-	s, b, err := d.o.Catalog.Resolve(ctx, ns, name, catalog.MainBranch)
+	ns, name, err := catalog.ParseName(full)
+	if err != nil {
+		return nil, false, err
+	}
+	s, b, err := d.o.Catalog.Resolve(ctx, ns, name, branch)
 	if errors.Is(err, record.ErrNotFound) || err == nil && s.Kind != catalog.KindStream {
-		delete(d.unopened, full)
+		delete(d.unopened, key(full, branch))
 		return nil, false, nil
 	}
 	if err == nil {
 		st, err = d.openBranch(ctx, s, b)
 	}
 	if err != nil {
-		d.unopened[full] = true
-		return nil, false, fmt.Errorf("open stream %s: %w; it is tried again", full, err)
+		d.unopened[key(full, branch)] = true
+		return nil, false, fmt.Errorf("open stream %s: %w; it is tried again", displayName(full, branch), err)
 	}
-	delete(d.unopened, full)
+	delete(d.unopened, key(full, branch))
 	return st, true, nil
 }
 
@@ -128,11 +132,9 @@ func (d *Directory) repair(ctx context.Context) error {
 	}
 	d.creating.Lock()
 	defer d.creating.Unlock()
-	for full := range d.unopened {
-		ns, name, err := catalog.ParseName(full)
-		if err == nil {
-			_, _, err = d.adopt(ctx, ns, name)
-		}
+	for name := range d.unopened {
+		full, branch, _ := strings.Cut(name, "@")
+		_, _, err := d.adopt(ctx, full, branch)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

@@ -27,31 +27,42 @@ type Branch struct {
 	SchemaVersion int
 	// TableUUID names the branch's dataset table and its pointer.
 	TableUUID string
+	Origin    Origin
+	Policy    Policy
 	Created   time.Time
+	// Changed is when settings, schema, view or policy last changed.
+	Changed time.Time
 }
 
-const branchColumns = `b.id, b.stream_id, b.name, b.version, b.settings, b.schema_id, b.schema_version, b.table_uuid, b.created_ms, ` + viewColumns
+const branchColumns = `b.id, b.stream_id, b.name, b.version, b.settings, b.schema_id, b.schema_version, b.table_uuid,
+	b.origin, b.policy, b.created_ms, b.changed_ms, ` + viewColumns
 
 // branchRow is a row of branchColumns.
 type branchRow struct {
-	b        Branch
-	settings string
-	created  int64
-	view     viewRow
+	b                        Branch
+	settings, origin, policy string
+	created, changed         int64
+	view                     viewRow
 }
 
 func (r *branchRow) dest() []any {
 	return append([]any{&r.b.ID, &r.b.Stream, &r.b.Name, &r.b.Version, &r.settings, &r.b.SchemaID, &r.b.SchemaVersion,
-		&r.b.TableUUID, &r.created}, r.view.dest()...)
+		&r.b.TableUUID, &r.origin, &r.policy, &r.created, &r.changed}, r.view.dest()...)
 }
 
 func (r *branchRow) branch() (Branch, error) {
 	var err error
 	r.b.Settings, err = decodeSettings(r.settings)
+	if err == nil {
+		r.b.Policy, err = decodePolicy(r.policy)
+	}
+	if err == nil {
+		r.b.Origin, err = decodeOrigin(r.origin)
+	}
 	if err != nil {
 		return Branch{}, fmt.Errorf("branch %v: %w", r.b.ID, err)
 	}
-	r.b.Created = instant(r.created)
+	r.b.Created, r.b.Changed = instant(r.created), instant(max(r.created, r.changed))
 	r.b.View = r.view.view()
 	return r.b, nil
 }
@@ -113,7 +124,7 @@ func (c *Catalog) UpdateSettings(ctx context.Context, id BranchID, expected int6
 		}
 		b.Settings = s
 		b.View.Partitions = s.Partitions
-		if err := updateBranch(ctx, tx, &b); err != nil {
+		if err := updateBranch(ctx, tx, &b, instant(millis(c.now()))); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, `UPDATE views SET partitions = $1 WHERE id = $2`, s.Partitions, b.View.ID)
@@ -138,15 +149,19 @@ func lockBranch(ctx context.Context, tx *sql.Tx, id BranchID, expected int64) (B
 	return b, nil
 }
 
-// updateBranch stores settings and schema of a branch that lockBranch read, as its
-// next Version.
-func updateBranch(ctx context.Context, tx *sql.Tx, b *Branch) error {
-	text, err := b.Settings.encode()
+// updateBranch stores settings, schema and policy of a branch that lockBranch read,
+// as its next Version.
+func updateBranch(ctx context.Context, tx *sql.Tx, b *Branch, now time.Time) error {
+	settings, err := b.Settings.encode()
 	if err != nil {
 		return err
 	}
-	n, err := changed(ctx, tx, `UPDATE branches SET version = version + 1, settings = $1, schema_id = $2, schema_version = $3
-		WHERE id = $4 AND version = $5`, text, b.SchemaID, b.SchemaVersion, b.ID, b.Version)
+	policy, err := b.Policy.encode()
+	if err != nil {
+		return err
+	}
+	n, err := changed(ctx, tx, `UPDATE branches SET version = version + 1, settings = $1, schema_id = $2, schema_version = $3, policy = $4, changed_ms = $5
+		WHERE id = $6 AND version = $7`, settings, b.SchemaID, b.SchemaVersion, policy, millis(now), b.ID, b.Version)
 	if err != nil {
 		return err
 	}
@@ -154,31 +169,44 @@ func updateBranch(ctx context.Context, tx *sql.Tx, b *Branch) error {
 		return fmt.Errorf("%w: the branch was changed meanwhile; load it and decide again", record.ErrConflict)
 	}
 	b.Version++
+	b.Changed = now
 	return nil
 }
 
-// insertBranch makes a branch of which Stream, Name, Settings, SchemaID, TableUUID
-// and Created are given: with schema version 1 and an ACTIVE view.
-func insertBranch(ctx context.Context, tx *sql.Tx, b Branch) (Branch, error) {
+// insertBranch makes a branch of which Stream, Name, Settings, SchemaID, Origin,
+// Policy and Created are given: with schema version 1 and an ACTIVE view. The view
+// has the ids that were reserved, and so has the table unless TableUUID is given.
+func insertBranch(ctx context.Context, tx *sql.Tx, b Branch, r Reserved) (Branch, error) {
 	id, err := nextID(ctx, tx, "branch")
 	if err != nil {
 		return Branch{}, err
 	}
-	text, err := b.Settings.encode()
+	settings, err := b.Settings.encode()
 	if err != nil {
 		return Branch{}, err
 	}
-	b.ID, b.Version, b.SchemaVersion = BranchID(id), 1, 1
+	policy, err := b.Policy.encode()
+	if err != nil {
+		return Branch{}, err
+	}
+	origin, err := b.Origin.encode()
+	if err != nil {
+		return Branch{}, err
+	}
+	b.ID, b.Version, b.SchemaVersion, b.Changed = BranchID(id), 1, 1, b.Created
+	if b.TableUUID == "" {
+		b.TableUUID = r.TableUUID
+	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO branches
-		(id, stream_id, name, version, settings, schema_id, schema_version, table_uuid, created_ms)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		b.ID, b.Stream, b.Name, b.Version, text, b.SchemaID, b.SchemaVersion, b.TableUUID, millis(b.Created))
+		(id, stream_id, name, version, settings, schema_id, schema_version, table_uuid, origin, policy, created_ms, changed_ms)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)`,
+		b.ID, b.Stream, b.Name, b.Version, settings, b.SchemaID, b.SchemaVersion, b.TableUUID, origin, policy, millis(b.Created))
 	if err != nil {
 		return Branch{}, err
 	}
 	if err := insertBranchSchema(ctx, tx, b, b.Created); err != nil {
 		return Branch{}, err
 	}
-	b.View, err = insertView(ctx, tx, b, b.Created)
+	b.View, err = insertView(ctx, tx, b, r, b.Created)
 	return b, err
 }

@@ -74,9 +74,13 @@ func (c *Catalog) CreateDataset(ctx context.Context, n NewDataset) (Stream, Bran
 		if err != nil {
 			return err
 		}
+		r, err := reserve(ctx, tx, s.ID)
+		if err != nil {
+			return err
+		}
 		b, err = insertBranch(ctx, tx, Branch{
 			Stream: s.ID, Name: MainBranch, Settings: n.Settings, SchemaID: none, TableUUID: n.TableUUID, Created: now,
-		})
+		}, r)
 		if err != nil || n.Location == "" {
 			return err
 		}
@@ -199,7 +203,7 @@ func startBranch(ctx context.Context, tx *sql.Tx, stream StreamID, n *BranchStar
 		return Branch{}, nil, err
 	}
 	b.Settings, b.SchemaID = n.Settings, sc.ID
-	if err := updateBranch(ctx, tx, &b); err != nil {
+	if err := updateBranch(ctx, tx, &b, now); err != nil {
 		return Branch{}, nil, err
 	}
 	_, err = tx.ExecContext(ctx, `UPDATE branch_schemas SET schema_id = $1, created_ms = $2 WHERE branch_id = $3`, sc.ID, millis(now), b.ID)

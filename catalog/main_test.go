@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"go.uber.org/goleak"
 
 	"github.com/thermocline/thermocline/schema"
@@ -102,7 +101,11 @@ func (f *fixture) secondBranch(t testing.TB, from Branch, name string) Branch {
 	t.Helper()
 	var b Branch
 	err := f.write(t.Context(), "test", func(ctx context.Context, tx *sql.Tx) (err error) {
-		b, err = insertBranch(ctx, tx, Branch{Stream: from.Stream, Name: name, Settings: from.Settings, SchemaID: from.SchemaID, TableUUID: uuid.NewString(), Created: f.clock.Now()})
+		r, err := reserve(ctx, tx, from.Stream)
+		if err != nil {
+			return err
+		}
+		b, err = insertBranch(ctx, tx, Branch{Stream: from.Stream, Name: name, Settings: from.Settings, SchemaID: from.SchemaID, Created: f.clock.Now()}, r)
 		return err
 	})
 	if err != nil {

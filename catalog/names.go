@@ -66,6 +66,27 @@ func ValidateName(what, s string) error {
 	return nil
 }
 
+// ValidateTagName checks the name of a tag: letters, digits, underscores, dots and
+// hyphens, all ASCII, 1 to MaxNameLen, at least one of them a letter: digits alone
+// are a snapshot.
+func ValidateTagName(s string) error {
+	letters := 0
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z':
+			letters++
+		case '0' <= c && c <= '9', c == '.', c == '_', c == '-':
+		default:
+			return fmt.Errorf("%w: the tag name %q has %q at position %d; use letters, digits, underscores, dots and hyphens",
+				record.ErrInvalid, clip(s), []rune(s[i:])[0], i)
+		}
+	}
+	if letters == 0 || len(s) > MaxNameLen {
+		return fmt.Errorf("%w: the tag name %q; use letters, digits, underscores, dots and hyphens, at least one letter and at most %d characters", record.ErrInvalid, clip(s), MaxNameLen)
+	}
+	return nil
+}
+
 // clip shortens what a caller sent for an error text.
 func clip(s string) string {
 	if len(s) > 40 {

@@ -33,23 +33,39 @@ func (c *Catalog) TablePointerReferenced(ctx context.Context, location string) (
 	return referenced, err
 }
 
-// TablePointersBelow returns the locations that begin with prefix, by table.
-func (c *Catalog) TablePointersBelow(ctx context.Context, prefix string) (locations map[string]string, err error) {
-	err = c.read(ctx, "list table pointers below "+prefix, func(ctx context.Context, db *sql.DB) error {
-		rows, err := db.QueryContext(ctx, `SELECT table_uuid, location FROM table_pointers WHERE substr(location, 1, length(CAST($1 AS TEXT))) = $1`, prefix)
+// TablesSharing returns the locations of all tables that may share files with
+// one, by table: those of all branches of its stream, in one consistent read. The
+// one in question is among them, unless it is in the trash. record.ErrNotFound if
+// there was no such table, or its files are gone.
+func (c *Catalog) TablesSharing(ctx context.Context, tableUUID string) (locations map[string]string, err error) {
+	err = c.read(ctx, fmt.Sprintf("list the tables that share files with %s", clip(tableUUID)), func(ctx context.Context, db *sql.DB) error {
+		rows, err := db.QueryContext(ctx, `SELECT COALESCE(p.table_uuid, ''), COALESCE(p.location, '') FROM
+			(SELECT stream_id FROM branches WHERE table_uuid = $1 UNION SELECT stream_id FROM trash WHERE table_uuid = $1) s
+			LEFT JOIN branches b ON b.stream_id = s.stream_id LEFT JOIN table_pointers p ON p.table_uuid = b.table_uuid`, tableUUID)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
-		locations = map[string]string{}
+		locations = nil
 		for rows.Next() {
 			var table, location string
 			if err := rows.Scan(&table, &location); err != nil {
 				return err
 			}
-			locations[table] = location
+			if locations == nil {
+				locations = map[string]string{}
+			}
+			if table != "" {
+				locations[table] = location
+			}
 		}
-		return rows.Err()
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		if locations == nil {
+			return fmt.Errorf("%w: no branch has this table, and it is not in the trash", record.ErrNotFound)
+		}
+		return nil
 	})
 	return locations, err
 }

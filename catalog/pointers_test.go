@@ -37,10 +37,8 @@ func TestTablePointer(t *testing.T) {
 			t.Errorf("referenced(%s) = %v, %v", location, got, err)
 		}
 	}
-	for prefix, want := range map[string]int{"m": 1, "m1": 1, "m0": 0, "": 1, "%": 0} {
-		if got, err := f.TablePointersBelow(ctx, prefix); err != nil || len(got) != want || want == 1 && got[id] != "m1" {
-			t.Errorf("below %q: %v, %v", prefix, got, err)
-		}
+	if got, err := f.TablesSharing(ctx, id); err != nil || len(got) != 1 || got[id] != "m1" {
+		t.Errorf("sharing: %v, %v", got, err)
 	}
 }
 

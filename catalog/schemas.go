@@ -55,14 +55,15 @@ func (c *Catalog) AddSchema(ctx context.Context, id BranchID, expected int64, n 
 		if b, err = lockBranch(ctx, tx, id, expected); err != nil {
 			return err
 		}
-		if s, err = addBranchSchema(ctx, tx, &b, n, instant(millis(c.now()))); err != nil {
+		now := instant(millis(c.now()))
+		if s, err = addBranchSchema(ctx, tx, &b, n, now); err != nil {
 			return err
 		}
 		b.View.SchemaID = b.SchemaID
 		if _, err := tx.ExecContext(ctx, `UPDATE views SET schema_id = $1 WHERE id = $2`, b.SchemaID, b.View.ID); err != nil {
 			return err
 		}
-		return updateBranch(ctx, tx, &b)
+		return updateBranch(ctx, tx, &b, now)
 	})
 	if err != nil {
 		return nil, Branch{}, err
@@ -186,6 +187,21 @@ func (c *Catalog) SchemaVersions(ctx context.Context, id BranchID, before, limit
 	err = c.read(ctx, fmt.Sprintf("list schemas of branch %v", id), func(ctx context.Context, db *sql.DB) error {
 		all, err = collect(ctx, db, scan, `SELECT version, schema_id, created_ms FROM branch_schemas
 			WHERE branch_id = $1 AND version < $2 ORDER BY version DESC LIMIT $3`, id, before, pageLimit(limit))
+		return err
+	})
+	return all, err
+}
+
+// StreamSchemas lists the ids of the schemas that the branches of a stream have
+// had, also those of branches that are gone, newest first, those before the given
+// one (0: from the newest), at most limit (see DefaultPage).
+func (c *Catalog) StreamSchemas(ctx context.Context, id StreamID, before int32, limit int) (all []int32, err error) {
+	if before <= 0 {
+		before = math.MaxInt32
+	}
+	scan := func(row scanner) (id int32, err error) { return id, row.Scan(&id) }
+	err = c.read(ctx, fmt.Sprintf("list schemas of stream %v", id), func(ctx context.Context, db *sql.DB) error {
+		all, err = collect(ctx, db, scan, `SELECT id FROM schemas WHERE stream_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3`, id, before, pageLimit(limit))
 		return err
 	})
 	return all, err

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
 )
@@ -84,10 +82,13 @@ func (c *Catalog) CreateStream(ctx context.Context, n NewStream) (Stream, Branch
 		if registered, err = insertSchema(ctx, tx, s.ID, n.Schema.Schema, now); err != nil {
 			return err
 		}
+		r, err := reserve(ctx, tx, s.ID)
+		if err != nil {
+			return err
+		}
 		b, err = insertBranch(ctx, tx, Branch{
-			Stream: s.ID, Name: MainBranch, Settings: n.Settings, SchemaID: registered.ID,
-			TableUUID: uuid.NewString(), Created: now,
-		})
+			Stream: s.ID, Name: MainBranch, Settings: n.Settings, SchemaID: registered.ID, Created: now,
+		}, r)
 		return err
 	})
 	if err != nil {
@@ -215,50 +216,23 @@ func (c *Catalog) DeleteStream(ctx context.Context, id StreamID, notBefore time.
 		if n == 0 {
 			return fmt.Errorf("%w: there is no such stream; it may have been deleted already", record.ErrNotFound)
 		}
-		if err := trashTables(ctx, tx, id, notBefore); err != nil {
+		var protected string
+		err = tx.QueryRowContext(ctx, `SELECT name FROM branches WHERE stream_id = $1 AND policy LIKE '%"protected":true%' ORDER BY id LIMIT 1`, id).Scan(&protected)
+		if err == nil {
+			return fmt.Errorf("%w: its branch %s is protected; end the protection first", record.ErrConflict, protected)
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
-		if views, err = streamViews(ctx, tx, id); err != nil {
+		// What branches that were deleted before have left may be in use, too.
+		if _, err := tx.ExecContext(ctx, `UPDATE trash SET not_before_ms = $1 WHERE stream_id = $2 AND not_before_ms < $1`, millis(notBefore), id); err != nil {
 			return err
 		}
-		if _, err := deleteSubscribers(ctx, tx, `DELETE FROM subscribers WHERE branch_id IN (SELECT id FROM branches WHERE stream_id = $1) RETURNING session`, id); err != nil {
-			return err
-		}
-		const ofStream = `(SELECT id FROM views WHERE stream_id = $1)`
-		for _, q := range []string{
-			`DELETE FROM checkpoints WHERE view_id IN ` + ofStream,
-			`DELETE FROM leases WHERE view_id IN ` + ofStream,
-			`DELETE FROM views WHERE stream_id = $1`,
-			`DELETE FROM table_pointers WHERE table_uuid IN (SELECT table_uuid FROM branches WHERE stream_id = $1)`,
-			`DELETE FROM branch_schemas WHERE branch_id IN (SELECT id FROM branches WHERE stream_id = $1)`,
-			`DELETE FROM branches WHERE stream_id = $1`,
-		} {
-			if _, err := tx.ExecContext(ctx, q, id); err != nil {
-				return err
-			}
-		}
-		return nil
+		views, err = removeBranches(ctx, tx, `SELECT id FROM branches WHERE stream_id = $1`, int64(id), notBefore)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return views, nil
-}
-
-// streamViews lists the ids of all views of a stream.
-func streamViews(ctx context.Context, tx *sql.Tx, id StreamID) ([]record.ViewID, error) {
-	rows, err := tx.QueryContext(ctx, `SELECT id FROM views WHERE stream_id = $1 ORDER BY number`, id)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var views []record.ViewID
-	for rows.Next() {
-		var v record.ViewID
-		if err := rows.Scan(&v); err != nil {
-			return nil, err
-		}
-		views = append(views, v)
-	}
-	return views, rows.Err()
 }

@@ -24,7 +24,7 @@ func TestCreateStream(t *testing.T) {
 	want := Branch{
 		ID: 1, Stream: s.ID, Name: "main", Version: 1, Settings: Settings{Partitions: 3}.WithDefaults(),
 		View:     View{ID: 1, Stream: s.ID, Branch: 1, Number: 1, State: Active, Partitions: 3, SchemaID: 1, Created: f.clock.Now()},
-		SchemaID: 1, SchemaVersion: 1, TableUUID: b.TableUUID, Created: f.clock.Now(),
+		SchemaID: 1, SchemaVersion: 1, TableUUID: b.TableUUID, Created: f.clock.Now(), Changed: f.clock.Now(),
 	}
 	if diff := cmp.Diff(want, b); diff != "" {
 		t.Error(diff)

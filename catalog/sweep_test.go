@@ -55,7 +55,12 @@ func TestSweepDamage(t *testing.T) {
 		}
 		_, err = c.ListStreams(t.Context(), StreamQuery{})
 		if err == nil {
-			_, err = c.TablePointersBelow(t.Context(), "file:")
+			for i := BranchID(1); i <= 5 && err == nil; i++ {
+				var b Branch
+				if b, err = c.BranchByID(t.Context(), i); err == nil {
+					_, err = c.TablesSharing(t.Context(), b.TableUUID)
+				}
+			}
 		}
 		if err != nil {
 			found++

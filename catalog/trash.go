@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"fmt"
 	"time"
+
+	"github.com/thermocline/thermocline/record"
 )
 
 // Trash is a dataset table whose files are to be deleted.
@@ -18,10 +20,57 @@ type Trash struct {
 	NotBefore time.Time
 }
 
-// trashTables puts the tables of all branches of a stream into the trash.
-func trashTables(ctx context.Context, tx *sql.Tx, id StreamID, notBefore time.Time) error {
+// removeBranches removes the branches that the query which selects by id with
+// all that is theirs, puts their tables into the trash, and returns their views.
+func removeBranches(ctx context.Context, tx *sql.Tx, which string, id int64, notBefore time.Time) ([]record.ViewID, error) {
+	if err := trashTables(ctx, tx, which, id, notBefore); err != nil {
+		return nil, err
+	}
+	views, err := viewsOf(ctx, tx, which, id)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := deleteSubscribers(ctx, tx, `DELETE FROM subscribers WHERE branch_id IN (`+which+`) RETURNING session`, id); err != nil {
+		return nil, err
+	}
+	ofThem := `(SELECT id FROM views WHERE branch_id IN (` + which + `))`
+	for _, q := range []string{
+		`DELETE FROM checkpoints WHERE view_id IN ` + ofThem,
+		`DELETE FROM leases WHERE view_id IN ` + ofThem,
+		`DELETE FROM views WHERE branch_id IN (` + which + `)`,
+		`DELETE FROM table_pointers WHERE table_uuid IN (SELECT table_uuid FROM branches WHERE id IN (` + which + `))`,
+		`DELETE FROM branch_schemas WHERE branch_id IN (` + which + `)`,
+		`DELETE FROM branches WHERE id IN (` + which + `)`,
+	} {
+		if _, err := tx.ExecContext(ctx, q, id); err != nil {
+			return nil, err
+		}
+	}
+	return views, nil
+}
+
+// viewsOf lists the ids of all views of branches.
+func viewsOf(ctx context.Context, tx *sql.Tx, which string, id int64) ([]record.ViewID, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT id FROM views WHERE branch_id IN (`+which+`) ORDER BY number`, id)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var views []record.ViewID
+	for rows.Next() {
+		var v record.ViewID
+		if err := rows.Scan(&v); err != nil {
+			return nil, err
+		}
+		views = append(views, v)
+	}
+	return views, rows.Err()
+}
+
+// trashTables puts the tables of branches into the trash.
+func trashTables(ctx context.Context, tx *sql.Tx, which string, id int64, notBefore time.Time) error {
 	var branches int64
-	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM branches WHERE stream_id = $1`, id).Scan(&branches); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM branches WHERE id IN (`+which+`)`, id).Scan(&branches); err != nil {
 		return err
 	}
 	// One statement for all branches: their ids are the next ones in the order
@@ -32,9 +81,9 @@ func trashTables(ctx context.Context, tx *sql.Tx, id StreamID, notBefore time.Ti
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO trash (id, stream_id, table_uuid, location, not_before_ms)
-		SELECT $1 + row_number() OVER (ORDER BY b.id), b.stream_id, b.table_uuid, COALESCE(p.location, ''), $2
-		FROM branches b LEFT JOIN table_pointers p ON p.table_uuid = b.table_uuid WHERE b.stream_id = $3`,
-		last-branches, millis(notBefore), id)
+		SELECT $2 + row_number() OVER (ORDER BY b.id), b.stream_id, b.table_uuid, COALESCE(p.location, ''), $3
+		FROM branches b LEFT JOIN table_pointers p ON p.table_uuid = b.table_uuid WHERE b.id IN (`+which+`)`,
+		id, last-branches, millis(notBefore))
 	return err
 }
 
@@ -55,6 +104,15 @@ func (c *Catalog) TrashDue(ctx context.Context, now time.Time, limit int) (due [
 		return err
 	})
 	return due, err
+}
+
+// DeferTrash moves an entry to a later time: files of it are still needed.
+// Idempotent.
+func (c *Catalog) DeferTrash(ctx context.Context, id int64, notBefore time.Time) error {
+	return c.write(ctx, fmt.Sprintf("defer entry %d of the trash", id), func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE trash SET not_before_ms = $1 WHERE id = $2`, millis(notBefore), id)
+		return err
+	})
 }
 
 // RemoveTrash forgets an entry whose files are gone. Idempotent.

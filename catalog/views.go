@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/thermocline/thermocline/record"
@@ -149,14 +148,18 @@ func (c *Catalog) ResetBranch(ctx context.Context, id BranchID, expected int64, 
 				return err
 			}
 		}
-		if err := updateBranch(ctx, tx, &b); err != nil {
+		if err := updateBranch(ctx, tx, &b, now); err != nil {
 			return err
 		}
 		// First, so that there is never a second ACTIVE view.
 		if _, err := tx.ExecContext(ctx, `UPDATE views SET state = 'DRAINING' WHERE id = $1`, b.View.ID); err != nil {
 			return err
 		}
-		b.View, err = insertView(ctx, tx, b, now)
+		next, err := reserve(ctx, tx, b.Stream)
+		if err != nil {
+			return err
+		}
+		b.View, err = insertView(ctx, tx, b, next, now)
 		return err
 	})
 	if err != nil {
@@ -184,26 +187,13 @@ func (c *Catalog) RetireView(ctx context.Context, id record.ViewID) error {
 	})
 }
 
-// insertView makes the ACTIVE view of a branch, with the stream's next number.
-func insertView(ctx context.Context, tx *sql.Tx, b Branch, now time.Time) (View, error) {
-	id, err := nextID(ctx, tx, "view")
-	if err != nil {
-		return View{}, err
-	}
-	var number int64
-	err = tx.QueryRowContext(ctx, `UPDATE streams SET last_view_number = last_view_number + 1
-		WHERE id = $1 AND deleted_ms = 0 RETURNING last_view_number`, b.Stream).Scan(&number)
-	if err != nil {
-		return View{}, notFound(err, "there is no such stream")
-	}
-	if number > math.MaxInt32 {
-		return View{}, fmt.Errorf("%w: the stream has had %d views; make a new stream", record.ErrTooLarge, number-1)
-	}
+// insertView makes the ACTIVE view of a branch under ids that were reserved.
+func insertView(ctx context.Context, tx *sql.Tx, b Branch, r Reserved, now time.Time) (View, error) {
 	v := View{
-		ID: record.ViewID(id), Stream: b.Stream, Branch: b.ID, Number: record.ViewNumber(number),
+		ID: r.View, Stream: b.Stream, Branch: b.ID, Number: r.Number,
 		State: Active, Partitions: b.Settings.Partitions, SchemaID: b.SchemaID, Created: now,
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO views
+	_, err := tx.ExecContext(ctx, `INSERT INTO views
 		(id, stream_id, branch_id, number, state, partitions, schema_id, last_checkpoint, created_ms)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8)`,
 		v.ID, v.Stream, v.Branch, v.Number, v.State, v.Partitions, v.SchemaID, millis(now))

@@ -42,7 +42,11 @@ const (
 )
 
 // newMetadata is the first metadata of a table.
-func (d *Datasets) newMetadata(id string, sc *iceberg.Schema, props map[string]string) (table.Metadata, error) {
+func (d *Datasets) newMetadata(id string, s *schema.Schema, props map[string]string) (table.Metadata, error) {
+	sc, err := icebergSchema(s)
+	if err != nil {
+		return nil, err
+	}
 	all := iceberg.Properties{
 		table.ParquetCompressionKey:          "zstd",
 		table.ParquetCompressionLevelKey:     "1",
@@ -51,11 +55,9 @@ func (d *Datasets) newMetadata(id string, sc *iceberg.Schema, props map[string]s
 		table.MetadataDeleteAfterCommitEnabledKey: "false",
 	}
 	maps.Copy(all, props)
-	names, err := nameMapping(sc)
-	if err != nil {
+	if all[table.DefaultNameMappingKey], err = nameMapping(sc); err != nil {
 		return nil, err
 	}
-	all[table.DefaultNameMappingKey] = names
 	b, err := table.NewMetadataBuilder(formatVersion)
 	if err != nil {
 		return nil, fmt.Errorf("dataset: new table: %w", err)
@@ -170,8 +172,7 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*c
 	if c.expire != nil {
 		ch.drop = c.expire(head)
 	}
-	if !evolved && !moved && len(c.Add) == 0 && len(c.Remove) == 0 && c.replace == nil && len(ch.drop) == 0 && !(c.RemoveAll && head.head != nil) &&
-		c.pick == 0 && (c.rollback == 0 || c.rollback == head.head.SnapshotID) {
+	if c.refs == nil && !evolved && !moved && len(c.Add) == 0 && c.replace == nil && len(ch.drop) == 0 && !(c.RemoveAll && head.head != nil) {
 		return nil, nil
 	}
 	for i := range c.Add {
@@ -185,6 +186,11 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*c
 	var err error
 	if ch.builder, err = table.MetadataBuilderFromBase(head.meta, head.location); err != nil {
 		return nil, fmt.Errorf("dataset: change table %s: %w: %w", head.id, err, record.ErrCorrupt)
+	}
+	if c.refs != nil {
+		if changed, err := c.refs(head, ch.builder); err != nil || !changed {
+			return nil, err
+		}
 	}
 	if evolved {
 		if err := ch.evolve(); err != nil {
@@ -213,12 +219,7 @@ func (c *change) evolve() error {
 
 // build makes the new metadata; what must be put before it is in c.puts.
 func (c *change) build(ctx context.Context, commit *Commit) (table.Metadata, error) {
-	if commit.rollback != 0 {
-		if err := c.builder.SetSnapshotRef(table.MainBranch, commit.rollback, table.BranchRef); err != nil {
-			return nil, fmt.Errorf("dataset: move the head of table %s: %w", c.base.id, err)
-		}
-	}
-	if len(commit.Add) > 0 || commit.RemoveAll || len(commit.Remove) > 0 || commit.Marker != nil || commit.replace != nil || commit.pick != 0 {
+	if len(commit.Add) > 0 || commit.RemoveAll || commit.Marker != nil || commit.replace != nil {
 		if err := c.snapshot(ctx, commit); err != nil {
 			return nil, err
 		}
@@ -254,19 +255,7 @@ func (c *change) snapshot(ctx context.Context, commit *Commit) error {
 		}
 		manifests = append(manifests, m)
 	}
-	if commit.pick != 0 {
-		if manifests, err = c.pickFiles(ctx, commit.pick); err != nil {
-			return err
-		}
-	}
 	switch {
-	case len(commit.Remove) > 0:
-		if operation = table.OpDelete; len(commit.Add) > 0 {
-			operation = table.OpOverwrite
-		}
-		if inherited, err = c.removeFiles(ctx, commit.Remove, inherited); err != nil {
-			return err
-		}
 	case commit.replace != nil:
 		operation = table.OpReplace
 		if inherited, err = c.replace(ctx, commit.replace, inherited); err != nil {
@@ -291,12 +280,16 @@ func (c *change) snapshot(ctx context.Context, commit *Commit) error {
 			return err
 		}
 	}
-	list, err := c.list(append(manifests, inherited...))
+	return c.add(operation, append(manifests, inherited...), marker)
+}
+
+// add makes a snapshot of the manifests the head.
+func (c *change) add(operation table.Operation, manifests []iceberg.ManifestFile, marker *Marker) error {
+	list, err := c.list(manifests)
 	if err != nil {
 		return err
 	}
 	props := c.summary.properties(c.base.head)
-	maps.Copy(props, commit.Summary)
 	props[commitIDKey] = c.commitID
 	if marker != nil {
 		m, err := marker.properties()

@@ -15,11 +15,13 @@ import (
 	"github.com/thermocline/thermocline/record"
 )
 
-// PointerLister is what Pointers may offer in addition: all tables whose
-// metadata files lie below a location, by id. Branches of a dataset share
-// files; only who knows all of them may delete any. Without it Collect refuses.
-type PointerLister interface {
-	TablePointersBelow(ctx context.Context, prefix string) (locations map[string]string, err error)
+// PointerSharing is what Pointers may offer in addition. Branches share files; only
+// who knows all of them may delete any: without it Collect and Purge refuse.
+type PointerSharing interface {
+	// TablesSharing returns the metadata locations of all tables that may share
+	// files with table id, by their ids, as they were at one moment. The table id
+	// is among them if it has a pointer. record.ErrNotFound if nothing is known of it.
+	TablesSharing(ctx context.Context, id string) (locations map[string]string, err error)
 }
 
 // CollectOptions say which files may be deleted.
@@ -75,8 +77,8 @@ func (d *Datasets) List(ctx context.Context, id string) iter.Seq2[objstore.Info,
 
 // Collect deletes files of a table that nothing leads to: those of failed
 // commits and compactions, and of expired snapshots. A file is deleted when two
-// calls at least a grace apart found that no retained snapshot of any table with
-// metadata below this location reaches it; what is reached, is listed among the
+// calls at least a grace apart found that no retained snapshot of any table that
+// may share files with this one reaches it; what is reached, is listed among the
 // older metadata files, or is younger stays. In between, a ledger in the store
 // remembers what was found when. The table must have a pointer.
 //
@@ -102,7 +104,7 @@ func (d *Datasets) Collect(ctx context.Context, id string, o CollectOptions) (Co
 }
 
 func (d *Datasets) collect(ctx context.Context, id string, o CollectOptions) (out Collection, err error) {
-	reached, err := d.reached(ctx, id)
+	reached, _, err := d.reached(ctx, id)
 	if err != nil {
 		return out, err
 	}
@@ -119,7 +121,7 @@ func (d *Datasets) collect(ctx context.Context, id string, o CollectOptions) (ou
 	// Once more behind the listing: a commit in between may have brought in what
 	// it listed. From here on nothing unreached becomes reached but files of
 	// commits under way, which are younger than the grace.
-	if reached, err = d.reached(ctx, id); err != nil {
+	if reached, _, err = d.reached(ctx, id); err != nil {
 		return out, err
 	}
 	old, ledgers, err := d.readLedger(ctx, id)
@@ -158,31 +160,36 @@ func (d *Datasets) collect(ctx context.Context, id string, o CollectOptions) (ou
 	return out, d.writeLedger(ctx, id, next, ledgers, now)
 }
 
-// reached returns the keys that any table with metadata below the location of id
-// leads to: its metadata files, and all that its retained snapshots need.
-func (d *Datasets) reached(ctx context.Context, id string) (map[string]bool, error) {
-	lister, ok := d.pointers.(PointerLister)
+// reached returns the keys that table id, and all that may share files with it,
+// lead to: their metadata files, and all that their retained snapshots need; and
+// how many tables these are.
+func (d *Datasets) reached(ctx context.Context, id string) (keys map[string]bool, tables int, err error) {
+	sharing, ok := d.pointers.(PointerSharing)
 	if !ok {
-		return nil, fmt.Errorf("the keeper of the tables' pointers cannot list them: %w", record.ErrInvalid)
+		return nil, 0, fmt.Errorf("the keeper of the tables' pointers does not tell which ones share files: %w", record.ErrInvalid)
 	}
-	tables, err := lister.TablePointersBelow(ctx, objstore.URI(d.store, id)+"/")
+	all, err := sharing.TablesSharing(ctx, id)
 	if err != nil {
-		return nil, err
-	}
-	if _, ok := tables[id]; !ok {
-		return nil, fmt.Errorf("its pointer is gone: %w", record.ErrNotFound)
+		return nil, 0, err
 	}
 	out := map[string]bool{}
-	for other, location := range tables {
+	for other, location := range all {
 		t, err := d.loadMetadata(ctx, other, location)
+		if errors.Is(err, record.ErrCorrupt) {
+			// Perhaps the table has moved on, and the file was dropped meanwhile.
+			t, err = d.Load(ctx, other)
+		}
+		if errors.Is(err, record.ErrNotFound) {
+			continue // deleted meanwhile
+		}
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if err := t.reachKeys(ctx, out); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	return out, nil
+	return out, len(all), nil
 }
 
 // reachKeys adds what t leads to.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -449,14 +450,16 @@ func TestPurge(t *testing.T) {
 	e := newEnv(t)
 	e.create(numbers())
 	e.addNumbers(0, 10)
-	wantIs(t, e.d.Purge(t.Context(), e.id), record.ErrConflict)
+	_, err := e.d.Purge(t.Context(), e.id, time.Hour)
+	wantIs(t, err, record.ErrConflict)
 	e.wantOffsets(e.load(), 10)
 	delete(e.pointers.at, e.id)
-	if err := e.d.Purge(t.Context(), e.id); err != nil {
-		t.Fatal(err)
+	if left, err := e.d.Purge(t.Context(), e.id, time.Hour); err != nil || left != 0 {
+		t.Fatal(left, err)
 	}
 	for info, err := range e.store.List(t.Context(), "") {
 		t.Errorf("left: %+v, %v", info, err)
 	}
-	wantIs(t, e.d.Purge(t.Context(), "../etc"), record.ErrInvalid)
+	_, err = e.d.Purge(t.Context(), "../etc", time.Hour)
+	wantIs(t, err, record.ErrInvalid)
 }

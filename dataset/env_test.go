@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -101,16 +102,11 @@ func (p *pointers) TablePointerReferenced(_ context.Context, location string) (b
 	return false, nil
 }
 
-func (p *pointers) TablePointersBelow(_ context.Context, prefix string) (map[string]string, error) {
+// TablesSharing takes all tables for branches of one stream.
+func (p *pointers) TablesSharing(context.Context, string) (map[string]string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := map[string]string{}
-	for id, at := range p.at {
-		if strings.HasPrefix(at, prefix) {
-			out[id] = at
-		}
-	}
-	return out, nil
+	return maps.Clone(p.at), nil
 }
 
 // env is a store on disk with datasets on it.

@@ -642,7 +642,7 @@ func TestTrash(t *testing.T) {
 		t.Error("files of the deleted table are left")
 	}
 	live := w.state().Branch.TableUUID
-	if err := w.node.datasets.Purge(t.Context(), live); !errors.Is(err, record.ErrConflict) {
+	if _, err := w.node.datasets.Purge(t.Context(), live, time.Hour); !errors.Is(err, record.ErrConflict) {
 		t.Errorf("purge of a live table: %v", err)
 	}
 	w.whole()
@@ -653,9 +653,9 @@ type heldFiles struct {
 	held *atomic.Value
 }
 
-func (f heldFiles) Purge(ctx context.Context, table string) error {
+func (f heldFiles) Purge(ctx context.Context, table string, grace time.Duration) (int, error) {
 	if table == f.held.Load() {
-		return errInjected
+		return 0, errInjected
 	}
-	return f.Files.Purge(ctx, table)
+	return f.Files.Purge(ctx, table, grace)
 }

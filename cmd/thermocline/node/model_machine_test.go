@@ -199,9 +199,9 @@ func (m *machine) end() {
 // modelPointers can be listed, too.
 type modelPointers struct{ faultyPointers }
 
-func (p modelPointers) TablePointersBelow(ctx context.Context, prefix string) (out map[string]string, err error) {
-	err = p.f.call("TablePointersBelow", func() error {
-		out, err = p.Pointers.(dataset.PointerLister).TablePointersBelow(ctx, prefix)
+func (p modelPointers) TablesSharing(ctx context.Context, id string) (out map[string]string, err error) {
+	err = p.f.call("TablesSharing", func() error {
+		out, err = p.Pointers.(dataset.PointerSharing).TablesSharing(ctx, id)
 		return err
 	})
 	return out, err

@@ -152,7 +152,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	pointers := through(o.seams.pointers, dataset.Pointers(n.catalog))
 	checks := through(o.seams.checks, reader.CheckpointStore(n.catalog))
 	n.datasets = dataset.New(files, pointers, dataset.Options{})
-	streams := branch.Options{Catalog: n.catalog, Buffer: buffer, Datasets: n.datasets, Files: n.datasets, Logger: o.Logger}
+	streams := branch.Options{Catalog: n.catalog, Buffer: buffer, Datasets: n.datasets, Archive: n.archive, Files: n.datasets, Logger: o.Logger}
 	if o.seams.branch != nil {
 		o.seams.branch(&streams)
 	}
@@ -183,6 +183,12 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	n.upkeep = newUpkeep(n, o.Upkeep)
 	n.figures = &figures{n: n, views: map[record.ViewID]remembered{}}
 	return n, nil
+}
+
+// archive is what a branch that is made waits for; Open does not make any.
+func (n *Node) archive(ctx context.Context, id catalog.BranchID) error {
+	_, err := n.archiver.Archive(ctx, id)
+	return err
 }
 
 // openWarehouse opens the data directory's own warehouse if it is given none.

@@ -97,9 +97,9 @@ func (p sweptPointers) TablePointerReferenced(ctx context.Context, location stri
 	return out, err
 }
 
-func (p sweptPointers) TablePointersBelow(ctx context.Context, prefix string) (out map[string]string, err error) {
-	err = p.f.call(ctx, "TablePointersBelow", func(ctx context.Context) error {
-		out, err = p.Pointers.(dataset.PointerLister).TablePointersBelow(ctx, prefix)
+func (p sweptPointers) TablesSharing(ctx context.Context, id string) (out map[string]string, err error) {
+	err = p.f.call(ctx, "TablesSharing", func(ctx context.Context) error {
+		out, err = p.Pointers.(dataset.PointerSharing).TablesSharing(ctx, id)
 		return err
 	})
 	return out, err

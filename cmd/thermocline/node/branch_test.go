@@ -1,0 +1,446 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/thermocline/thermocline/branch"
+	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/dataset"
+	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema"
+	"github.com/thermocline/thermocline/subscriber"
+	"github.com/thermocline/thermocline/writer"
+)
+
+// fork makes a branch of "s".
+func (w *world) fork(name string, from branch.From) *branch.State {
+	w.t.Helper()
+	st, err := w.node.directory.CreateBranch(w.t.Context(), "s", branch.NewBranch{Name: name, From: from})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return st
+}
+
+func (w *world) on(branch string) *branch.State {
+	w.t.Helper()
+	st, err := w.node.directory.Resolve("s", branch)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return st
+}
+
+// put publishes rows with the given n to a branch.
+func (w *world) put(branch string, ns ...int64) {
+	w.t.Helper()
+	var b strings.Builder
+	for _, n := range ns {
+		fmt.Fprintf(&b, `{"k":"key-%d","n":%d}`+"\n", n%7, n)
+	}
+	if _, err := w.node.writer.Publish(w.t.Context(), writer.Request{Stream: "s", Branch: branch, Format: writer.JSON, Body: []byte(b.String())}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) archiveOn(branch string) {
+	w.t.Helper()
+	if _, err := w.b.Archiver.ArchiveNow(w.t.Context(), "s", branch); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) tableOn(branch string) *dataset.Table {
+	w.t.Helper()
+	t, err := w.node.datasets.Load(w.t.Context(), w.on(branch).Branch.TableUUID)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return t
+}
+
+// cold is the column n of a branch's dataset, sorted; guests and own rows.
+func (w *world) cold(branch string) []int64 {
+	w.t.Helper()
+	all := []int64{}
+	for b, err := range w.tableOn(branch).Scan(w.t.Context(), dataset.ScanOptions{}) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		all = append(all, b.Column(b.Schema().FieldIndices("n")[0]).(*array.Int64).Int64Values()...)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// wantCold archives a branch and checks that its dataset holds the given rows.
+func (w *world) wantCold(branch string, ns ...int64) {
+	w.t.Helper()
+	w.archiveOn(branch)
+	if diff := cmp.Diff(sorted(ns), w.cold(branch)); diff != "" {
+		w.t.Fatalf("rows of %s: %s", branch, diff)
+	}
+}
+
+func sorted(ns []int64) []int64 {
+	out := append([]int64{}, ns...)
+	slices.Sort(out)
+	return out
+}
+
+// upTo is 0 to n-1 and then more.
+func upTo(n int64, more ...int64) []int64 {
+	var out []int64
+	for i := range n {
+		out = append(out, i)
+	}
+	return append(out, more...)
+}
+
+// objects is what the warehouse holds.
+func (w *world) sizes() map[string]int64 {
+	w.t.Helper()
+	out := map[string]int64{}
+	for o, err := range w.store().List(w.t.Context(), "") {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		out[o.Key] = o.Size
+	}
+	return out
+}
+
+// A branch begins with every row that was acknowledged before, hot or cold, costs
+// no data, and both sides go on by themselves, over restarts.
+func TestBranch(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, catalog.Settings{Partitions: 2, KeyFields: []string{"k"}}, Options{})
+	w.put("main", upTo(50)...)
+	w.archiveOn("main")
+	w.put("main", 50, 51, 52) // hot
+	st := w.fork("exp", branch.From{})
+	if st.Name() != "default.s@exp" || st.Branch.View.Number != 2 || st.Branch.Settings.Partitions != 2 || st.Branch.SchemaID != w.on("main").Branch.SchemaID {
+		t.Errorf("branch %+v", st.Branch)
+	}
+	head, _ := w.tableOn("main").Head()
+	if want := (catalog.Origin{Branch: "main", Table: w.on("main").Branch.TableUUID, Snapshot: head.ID}); st.Branch.Origin != want {
+		t.Errorf("origin %+v, want %+v", st.Branch.Origin, want)
+	}
+	if diff := cmp.Diff(upTo(53), w.cold("exp")); diff != "" {
+		t.Fatal(diff)
+	}
+	before := w.sizes()
+	w.fork("idle", branch.From{Branch: "exp"})
+	var bytes int64
+	for key, size := range w.sizes() {
+		if _, old := before[key]; !old {
+			bytes += size
+			if strings.Contains(key, "/data/") || strings.Contains(key, "-m0.") {
+				t.Errorf("a branch made %s", key)
+			}
+		}
+	}
+	if bytes > 32<<10 {
+		t.Errorf("a branch cost %d bytes", bytes)
+	}
+	for range 2 {
+		w.put("main", 53)
+		w.put("exp", 100)
+		w.restart()
+		w.put("main", 54)
+		w.put("exp", 101)
+	}
+	w.wantCold("main", upTo(53, 53, 54, 53, 54)...)
+	w.wantCold("exp", upTo(53, 100, 101, 100, 101)...)
+	w.wantCold("idle", upTo(53)...)
+	off, err := w.b.Archiver.Offsets(t.Context(), "s", "exp")
+	if err != nil || off.View != 2 || off.End.RowsSince(nil) != 4 || off.Lag.Rows != 0 {
+		t.Errorf("offsets of the branch: %+v, %v", off, err)
+	}
+}
+
+// A branch may begin at a snapshot, a tag, a time, or a cursor, and has the schema
+// of that place.
+func TestBranchFromAPlace(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, catalog.Settings{}, Options{})
+	ctx := t.Context()
+	began := time.Now()
+	time.Sleep(2 * time.Millisecond)
+	w.put("main", upTo(10)...)
+	w.archiveOn("main")
+	first, _ := w.tableOn("main").Head()
+	if _, err := w.node.directory.CreateTag(ctx, "s", "main", "v1.0", 0); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * time.Millisecond)
+	then := time.Now()
+	time.Sleep(2 * time.Millisecond)
+	old := w.on("main")
+	wide := old.Schema.Clone()
+	wide.Fields = append(wide.Fields, schema.Field{Name: "x", Type: schema.Type{Kind: schema.Long}, Nullable: true})
+	if _, err := w.node.directory.Evolve(ctx, "s", "main", wide); err != nil {
+		t.Fatal(err)
+	}
+	w.put("main", 10, 11)
+	w.archiveOn("main")
+	w.put("main", 12)
+	at := func(next ...record.Offset) branch.From {
+		return branch.From{Position: &branch.Position{View: old.Branch.View.ID, Next: next}}
+	}
+	for name, c := range map[string]struct {
+		from branch.From
+		rows int64
+		wide bool
+	}{
+		"snapshot":         {branch.From{Snapshot: first.ID}, 10, false},
+		"tag":              {branch.From{Tag: "v1.0"}, 10, false},
+		"time":             {branch.From{Time: then}, 10, false},
+		"cursor":           {at(10), 10, false},
+		"cursor-later":     {at(12), 12, true},
+		"cursor-of-hot":    {at(13), 13, true},
+		"now":              {branch.From{}, 13, true},
+		"time-before-it":   {branch.From{Time: time.Now()}, 12, true},
+		"snapshot-of-fork": {branch.From{Branch: "main", Snapshot: first.ID}, 10, false},
+	} {
+		if c.from.Position == nil && c.rows == 13 {
+			w.archiveOn("main")
+		}
+		st := w.fork(name, c.from)
+		if got := int64(len(w.cold(name))); got != c.rows {
+			t.Errorf("%s: %d rows, want %d", name, got, c.rows)
+		}
+		if (len(st.Schema.Fields) == 3) != c.wide {
+			t.Errorf("%s: schema %v", name, st.Schema.Fields)
+		}
+		same, err := w.tableOn(name).HasSchema(st.Schema)
+		if err != nil || !same {
+			t.Errorf("%s: the table has another schema: %v", name, err)
+		}
+		w.put(name, 1000)
+		w.archiveOn(name)
+		if got := int64(len(w.cold(name))); got != c.rows+1 {
+			t.Errorf("%s: %d rows behind an archive, want %d", name, got, c.rows+1)
+		}
+	}
+	for name, c := range map[string]struct {
+		n    branch.NewBranch
+		want error
+	}{
+		"taken":           {branch.NewBranch{Name: "tag"}, record.ErrExists},
+		"main":            {branch.NewBranch{Name: "main"}, record.ErrExists},
+		"name":            {branch.NewBranch{Name: "a@b"}, record.ErrInvalid},
+		"no source":       {branch.NewBranch{Name: "z", From: branch.From{Branch: "none"}}, record.ErrNotFound},
+		"no snapshot":     {branch.NewBranch{Name: "z", From: branch.From{Snapshot: 99}}, record.ErrNotFound},
+		"no tag":          {branch.NewBranch{Name: "z", From: branch.From{Tag: "v9"}}, record.ErrNotFound},
+		"reserved tag":    {branch.NewBranch{Name: "z", From: branch.From{Tag: "thermocline-marker"}}, record.ErrNotFound},
+		"too early":       {branch.NewBranch{Name: "z", From: branch.From{Time: began.Add(-time.Hour)}}, record.ErrNotFound},
+		"to come":         {branch.NewBranch{Name: "z", From: branch.From{Time: time.Now().Add(time.Hour)}}, record.ErrInvalid},
+		"between":         {branch.NewBranch{Name: "z", From: at(11)}, record.ErrConflict},
+		"of another view": {branch.NewBranch{Name: "z", From: branch.From{Position: &branch.Position{View: 77}}}, record.ErrNotFound},
+		"two places":      {branch.NewBranch{Name: "z", From: branch.From{Tag: "v1.0", Snapshot: first.ID}}, record.ErrInvalid},
+		"key field gone": {branch.NewBranch{Name: "z", From: branch.From{Tag: "v1.0"}, Settings: func(s catalog.Settings) catalog.Settings {
+			s.KeyFields = []string{"x"}
+			return s
+		}}, record.ErrInvalid},
+		"policy": {branch.NewBranch{Name: "z", Policy: catalog.Policy{MaxSnapshotAge: 1}}, record.ErrInvalid},
+	} {
+		_, err := w.node.directory.CreateBranch(ctx, "s", c.n)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+	_, err := w.node.directory.CreateBranch(ctx, "nope", branch.NewBranch{Name: "z"})
+	if !errors.Is(err, record.ErrNotFound) {
+		t.Error(err)
+	}
+}
+
+// Two branches evolve, reset and archive by themselves; field ids never mean two
+// things.
+func TestBranchesEvolveApart(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, catalog.Settings{}, Options{})
+	w.put("main", upTo(5)...)
+	w.fork("exp", branch.From{})
+	add := func(name, field string, kind schema.Kind) {
+		t.Helper()
+		s := w.on(name).Schema.Clone()
+		s.Fields = append(s.Fields, schema.Field{Name: field, Type: schema.Type{Kind: kind}, Nullable: true})
+		if _, err := w.node.directory.Evolve(t.Context(), "s", name, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("main", "a", schema.Long)
+	add("exp", "b", schema.String)
+	add("main", "c", schema.String)
+	add("exp", "a", schema.Double)
+	ids := map[int]string{}
+	for _, name := range []string{"main", "exp"} {
+		for _, f := range w.on(name).Schema.Fields[2:] {
+			if other, taken := ids[f.ID]; taken {
+				t.Errorf("field id %d is %s and %s.%s", f.ID, other, name, f.Name)
+			}
+			ids[f.ID] = name + "." + f.Name
+		}
+	}
+	w.put("main", 5)
+	w.put("exp", 105)
+	w.wantCold("main", upTo(6)...)
+	w.wantCold("exp", upTo(5, 105)...)
+	if _, err := w.node.directory.Reset(t.Context(), "s", "exp", nil, same); err != nil {
+		t.Fatal(err)
+	}
+	w.put("exp", 200)
+	w.put("main", 6)
+	w.restart()
+	w.wantCold("exp", 200)
+	w.wantCold("main", upTo(7)...)
+	w.fork("back", branch.From{Branch: "exp"})
+	w.wantCold("back", 200)
+}
+
+// A deleted branch is gone with its hot rows, its name is free, and its subscribers
+// go only when that is asked for; main and protected branches stay.
+func TestDeleteBranch(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, catalog.Settings{}, Options{})
+	ctx := t.Context()
+	w.put("main", upTo(5)...)
+	w.fork("exp", branch.From{})
+	w.put("exp", 100)
+	remove := func(name string, o branch.DeleteBranch) error {
+		return w.node.directory.DeleteBranch(ctx, "s", name, o)
+	}
+	if err := remove("main", branch.DeleteBranch{}); !errors.Is(err, record.ErrInvalid) {
+		t.Errorf("delete main: %v", err)
+	}
+	if err := remove("none", branch.DeleteBranch{}); !errors.Is(err, record.ErrNotFound) {
+		t.Errorf("delete none: %v", err)
+	}
+	protect := func(on bool) {
+		t.Helper()
+		b, err := w.node.directory.SetPolicy(ctx, "s", "exp", func(p catalog.Policy) catalog.Policy { p.Protected = on; return p })
+		if err != nil || b.Policy.Protected != on {
+			t.Fatal(b, err)
+		}
+	}
+	protect(true)
+	w.restart()
+	if err := remove("exp", branch.DeleteBranch{}); !errors.Is(err, record.ErrConflict) {
+		t.Errorf("delete a protected branch: %v", err)
+	}
+	if err := w.node.directory.Delete(ctx, "s"); !errors.Is(err, record.ErrConflict) {
+		t.Errorf("delete a stream with a protected branch: %v", err)
+	}
+	if _, err := w.node.directory.Reset(ctx, "s", "exp", nil, same); !errors.Is(err, record.ErrConflict) {
+		t.Errorf("reset a protected branch: %v", err)
+	}
+	w.put("exp", 101)
+	protect(false)
+	ref := subscriber.Ref{Stream: "default.s", Branch: "exp"}
+	if _, err := w.node.subscribers.Create(ctx, ref, subscriber.Spec{Name: "g"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := remove("exp", branch.DeleteBranch{}); !errors.Is(err, record.ErrConflict) {
+		t.Errorf("delete a branch with subscribers: %v", err)
+	}
+	kept := errors.New("kept")
+	if err := remove("exp", branch.DeleteBranch{Subscribers: true, If: func(*branch.State) error { return kept }}); !errors.Is(err, kept) {
+		t.Errorf("delete under a condition: %v", err)
+	}
+	w.put("exp", 102)
+	view := w.on("exp").Branch.View.ID
+	if err := remove("exp", branch.DeleteBranch{Subscribers: true}); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(w.node.log.Views(), view) {
+		t.Error("the hot buffer still has the view")
+	}
+	if _, err := w.node.directory.Resolve("s", "exp"); !errors.Is(err, record.ErrNotFound) {
+		t.Errorf("resolve: %v", err)
+	}
+	if _, err := w.node.writer.Publish(ctx, writer.Request{Stream: "s", Branch: "exp", Format: writer.JSON, Body: []byte(`{"k":"a","n":1}`)}); !errors.Is(err, record.ErrNotFound) {
+		t.Errorf("publish: %v", err)
+	}
+	w.restart()
+	again := w.fork("exp", branch.From{})
+	if again.Branch.View.Number != 3 || again.Branch.View.ID == view {
+		t.Errorf("view %+v", again.Branch.View)
+	}
+	w.wantCold("exp", upTo(5)...)
+	w.wantCold("main", upTo(5)...)
+}
+
+// Branches can go in any order, the first one too, without another one losing a
+// row; when all but main are gone, nothing of theirs is left.
+func TestFilesOfBranchesAreCollected(t *testing.T) {
+	t.Parallel()
+	for name, order := range map[string][]string{"parent first": {"a", "b", "c"}, "child first": {"c", "b", "a"}, "middle first": {"b", "a", "c"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorldWith(t, catalog.Settings{}, Options{})
+			want := map[string][]int64{}
+			parent := "main"
+			next := int64(0)
+			for _, b := range []string{"main", "a", "b", "c"} {
+				if b != "main" {
+					w.fork(b, branch.From{Branch: parent})
+				}
+				want[b] = append(slices.Clone(want[parent]), next, next+1)
+				w.put(b, next, next+1)
+				w.archiveOn(b)
+				next += 2
+				parent = b
+			}
+			for _, gone := range order {
+				if err := w.node.directory.DeleteBranch(t.Context(), "s", gone, branch.DeleteBranch{}); err != nil {
+					t.Fatal(err)
+				}
+				delete(want, gone)
+				for range 3 {
+					w.emptyTrash(time.Nanosecond)
+				}
+				for b, rows := range want {
+					w.wantCold(b, rows...)
+				}
+			}
+			main := w.on("main").Branch.TableUUID
+			for key := range w.sizes() {
+				if !strings.Contains(key, main) {
+					t.Errorf("left: %s", key)
+				}
+			}
+			if due, err := w.node.catalog.TrashDue(t.Context(), time.Now().Add(1000*time.Hour), 10); err != nil || len(due) != 0 {
+				t.Errorf("in the trash: %v, %v", due, err)
+			}
+		})
+	}
+}
+
+// emptyTrash looks at all of the trash once, as the directory does.
+func (w *world) emptyTrash(grace time.Duration) {
+	w.t.Helper()
+	due, err := w.node.catalog.TrashDue(w.t.Context(), time.Now().Add(1000*time.Hour), catalog.MaxPage)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, e := range due {
+		left, err := w.node.datasets.Purge(w.t.Context(), e.TableUUID, grace)
+		if err == nil && left == 0 {
+			err = w.node.catalog.RemoveTrash(w.t.Context(), e.ID)
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	time.Sleep(2 * time.Millisecond)
+}
