@@ -30,7 +30,8 @@ type change struct {
 	commitID   string
 	summary    summary
 	puts       []pending
-	drop       []int64 // snapshots that expire
+	drop       []int64        // snapshots that expire
+	built      table.Metadata // what staging.stage has built already
 }
 
 // Table properties that are ours.
@@ -145,6 +146,9 @@ func nameMapping(s *iceberg.Schema) (string, error) {
 
 // newChange begins the change that c makes to head; nil if it makes none.
 func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*change, error) {
+	if c.updates != nil {
+		return c.updates.stage(ctx, head)
+	}
 	ch := &change{base: head, commitID: commitID, schema: head.Schema(), sequence: head.meta.LastSequenceNumber() + 1}
 	evolved := false
 	if c.Schema != nil {
@@ -219,6 +223,9 @@ func (c *change) evolve() error {
 
 // build makes the new metadata; what must be put before it is in c.puts.
 func (c *change) build(ctx context.Context, commit *Commit) (table.Metadata, error) {
+	if c.built != nil {
+		return c.built, nil
+	}
 	if len(commit.Add) > 0 || commit.RemoveAll || commit.Marker != nil || commit.replace != nil {
 		if err := c.snapshot(ctx, commit); err != nil {
 			return nil, err

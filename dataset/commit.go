@@ -43,6 +43,18 @@ type Commit struct {
 	// refs, if set, changes refs, and tells whether it did; a commit with it does
 	// nothing else.
 	refs func(head *Table, b *table.MetadataBuilder) (bool, error)
+	// updates, if set, are another engine's, and nothing else is.
+	updates *staging
+}
+
+// landed tells whether an earlier attempt, perhaps of an earlier call, has made the
+// commit that led to t.
+func (c *Commit) landed(t *Table, commitID string) bool {
+	if c.updates != nil {
+		return c.updates.landed(t)
+	}
+	_, found := t.FindCommit(commitID)
+	return found
 }
 
 const (
@@ -142,8 +154,8 @@ func (d *Datasets) Commit(ctx context.Context, id string, c Commit) (*Table, err
 		if err != nil {
 			return nil, err
 		}
-		if _, done := head.FindCommit(commitID); done {
-			return head, nil // an earlier attempt, perhaps of an earlier call, landed
+		if c.landed(head, commitID) {
+			return head, nil
 		}
 		next, err := d.tryCommit(ctx, head, commitID, &c)
 		if !errors.Is(err, errMoved) {
@@ -214,7 +226,7 @@ func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, 
 		return nil, fmt.Errorf("dataset: commit to table %s: %w", head.id, err)
 	}
 	// A crash here leaves orphans too; the table is still the old one.
-	if err := d.swap(ctx, head, location, commitID); err != nil {
+	if err := d.swap(ctx, head, location, commitID, c); err != nil {
 		// Only after a plain answer: a swap that went unanswered must not find
 		// its files gone, however the pointer may move.
 		refused := errors.Is(err, errMoved) && !errors.Is(err, errMovedAfterAll)
@@ -253,7 +265,7 @@ func locations(puts []pending) []string {
 
 // swap moves the pointer from head to the new location. errMoved and
 // ErrNotFound: certainly not moved. ErrOutcomeUnknown: perhaps.
-func (d *Datasets) swap(ctx context.Context, head *Table, to, commitID string) error {
+func (d *Datasets) swap(ctx context.Context, head *Table, to, commitID string, c *Commit) error {
 	for try := 1; ; try++ {
 		err := d.pointers.SwapTablePointer(ctx, head.id, head.location, to)
 		switch {
@@ -267,7 +279,7 @@ func (d *Datasets) swap(ctx context.Context, head *Table, to, commitID string) e
 		// may do so later. Look where it is.
 		refused := errors.Is(err, record.ErrConflict) && try == 1
 		look, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
-		landed, stands, lookErr := d.look(look, head, to, commitID)
+		landed, stands, lookErr := d.look(look, head, to, commitID, c)
 		cancel()
 		switch {
 		case landed:
@@ -290,7 +302,7 @@ func (d *Datasets) swap(ctx context.Context, head *Table, to, commitID string) e
 
 // look tells whether the commit landed, and else whether the pointer still
 // stands at head.
-func (d *Datasets) look(ctx context.Context, head *Table, to, commitID string) (landed, stands bool, err error) {
+func (d *Datasets) look(ctx context.Context, head *Table, to, commitID string, c *Commit) (landed, stands bool, err error) {
 	at, err := d.pointers.TablePointer(ctx, head.id)
 	switch {
 	case err != nil:
@@ -306,10 +318,7 @@ func (d *Datasets) look(ctx context.Context, head *Table, to, commitID string) (
 	}
 	// A commit without a snapshot (schema only) leaves its location in the
 	// log of metadata files.
-	if _, found := t.FindCommit(commitID); found || slices.Contains(t.previousFiles(), to) {
-		return true, false, nil
-	}
-	return false, false, nil
+	return c.landed(t, commitID) || slices.Contains(t.previousFiles(), to), false, nil
 }
 
 // dropOldMetadata deletes the metadata files that fell off the log, if no

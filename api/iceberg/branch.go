@@ -1,0 +1,93 @@
+package iceberg
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/record"
+)
+
+// A client chooses a branch with the name of its warehouse, which the answer to
+// /v1/config makes the prefix of all paths, with a header, or with the name of the
+// table, which counts most.
+const branchHeader = "X-Thermocline-Branch"
+
+var pathParams = strings.NewReplacer("{namespace}", ":namespace", "{table}", ":table")
+
+// branchOf is the branch that a request is for, but for a table's own name.
+func branchOf(c *gin.Context) (string, error) {
+	branch := c.Param("prefix")
+	if b := c.GetHeader(branchHeader); b != "" {
+		branch = b
+	}
+	if branch == "" {
+		branch = MainBranch
+	}
+	return branch, catalog.ValidateName("branch name", branch)
+}
+
+// separator is between the levels of a namespace in a path. There is one level
+// only; more can be named, and do not exist.
+const separator = "\x1f"
+
+// namespaceOf is the namespace in the path.
+func namespaceOf(c *gin.Context) (string, error) {
+	return checkNamespace(strings.Split(c.Param("namespace"), separator))
+}
+
+func checkNamespace(levels []string) (string, error) {
+	if len(levels) == 0 {
+		return "", fmt.Errorf("the namespace is empty: %w", record.ErrInvalid)
+	}
+	if len(levels) > 1 {
+		return "", fmt.Errorf("namespace %q: namespaces have one level: %w: %w", strings.Join(levels, "."), ErrNoNamespace, record.ErrNotFound)
+	}
+	return levels[0], catalog.ValidateName("namespace", levels[0])
+}
+
+// tableOf is the table in the path.
+func tableOf(c *gin.Context) (Ref, error) {
+	namespace, err := namespaceOf(c)
+	if err != nil {
+		return Ref{}, err
+	}
+	branch, err := branchOf(c)
+	if err != nil {
+		return Ref{}, err
+	}
+	return newRef(namespace, c.Param("table"), branch)
+}
+
+// newRef reads a table's name, which may say its branch: quakes@exp.
+func newRef(namespace, name, branch string) (Ref, error) {
+	name, own, named := strings.Cut(name, "@")
+	if named {
+		branch = own
+	}
+	r := Ref{namespace, name, branch}
+	if err := catalog.ValidateName("table name", name); err != nil {
+		return r, err
+	}
+	return r, catalog.ValidateName("branch name", branch)
+}
+
+// identifier is a table's name in a body.
+type identifier struct {
+	Namespace []string `json:"namespace"`
+	Name      string   `json:"name"`
+}
+
+func (i identifier) ref(c *gin.Context) (Ref, error) {
+	namespace, err := checkNamespace(i.Namespace)
+	if err != nil {
+		return Ref{}, err
+	}
+	branch, err := branchOf(c)
+	if err != nil {
+		return Ref{}, err
+	}
+	return newRef(namespace, i.Name, branch)
+}

@@ -1,0 +1,202 @@
+package dataset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
+
+	"github.com/thermocline/thermocline/dataset/objstore"
+	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema"
+)
+
+// guard looks at what the table would be. It keeps other engines from harming
+// what only this program knows of: the place that a stream is archived up to, and
+// who each row is. What it refuses it refuses with ErrInvalid and a way out.
+func (w *stagingWork) guard(ctx context.Context) error {
+	before, after := w.base, newTable(w.base.d, w.base.id, "", w.built)
+	if err := ownProperties(before.meta, after.meta); err != nil {
+		return err
+	}
+	if next := after.Schema(); !next.Equals(before.Schema()) {
+		if w.o.View != 0 {
+			if err := systemColumnsKept(next); err != nil {
+				return err
+			}
+			if err := checkEvolution(before.meta, next, after.head == nil); err != nil {
+				return err
+			}
+		}
+		if w.o.Schema != nil {
+			if err := w.o.Schema(ctx, before, next); err != nil {
+				return err
+			}
+		}
+	}
+	if w.o.View != 0 {
+		if err := markerKept(before, after); err != nil {
+			return err
+		}
+	}
+	return w.guardFiles(ctx, after)
+}
+
+// ownProperties keeps the table properties that are ours.
+func ownProperties(before, after table.Metadata) error {
+	own := func(p iceberg.Properties) map[string]string {
+		out := map[string]string{}
+		for k, v := range p {
+			if strings.HasPrefix(k, ownPrefix) {
+				out[k] = v
+			}
+		}
+		return out
+	}
+	if is, was := own(after.Properties()), own(before.Properties()); !maps.Equal(is, was) {
+		return refused("table properties that begin with %q are the server's; leave them as they are", ownPrefix)
+	}
+	return nil
+}
+
+// systemColumnsKept tells whether a schema still has the system columns.
+func systemColumnsKept(s *iceberg.Schema) error {
+	all := (&schema.Schema{}).WithSystem()
+	for i := range all.Fields {
+		all.Fields[i].Nullable = true
+	}
+	for _, want := range all.Iceberg().Fields() {
+		have, ok := s.FindFieldByID(want.ID)
+		if !ok || have.Name != want.Name || !have.Type.Equals(want.Type) || have.Required {
+			return refused("the column %s (id %d) says which row of the stream a row is; it cannot be dropped, renamed or changed", want.Name, want.ID)
+		}
+	}
+	return nil
+}
+
+// markerKept tells whether the newest marker is still found from the head, and
+// pinned by its tag.
+func markerKept(before, after *Table) error {
+	was, err := before.Marker()
+	if err != nil {
+		return err
+	}
+	if was == nil {
+		return nil
+	}
+	is, err := after.Marker()
+	if err != nil || is == nil || is.SnapshotID != was.SnapshotID {
+		return refused("snapshot %d says up to where the stream is archived, and would no longer be in the history of %s; roll back by a new commit that stands on it, expire only what is older, or delete rows instead", was.SnapshotID, table.MainBranch)
+	}
+	tag := func(t *Table) table.SnapshotRef { return refs(t.meta)[markerTag] }
+	if old, now := tag(before), tag(after); old.SnapshotID != now.SnapshotID || old.SnapshotRefType != now.SnapshotRefType {
+		return refused("the tag %s pins the snapshot that says up to where the stream is archived; it cannot be moved or removed", markerTag)
+	}
+	return nil
+}
+
+// identity counts rows that say which row of the stream they are.
+type identity struct {
+	rows    int64 // data rows
+	own     int64 // of them, rows that may be of the stream's view
+	unknown bool  // a file does not tell
+}
+
+func (i *identity) add(f iceberg.DataFile, view record.ViewNumber) {
+	i.rows += f.Count()
+	r := manifestRange(schema.Long, f, offsetID)
+	values, counted := f.ValueCounts()[offsetID]
+	switch {
+	case counted && (r.nullsKnown || r.bounded):
+		n := values - r.nulls
+		if v := manifestRange(schema.Integer, f, viewID); v.bounded && (v.lower.i > int64(view) || v.upper.i < int64(view)) {
+			n = 0 // of other views
+		}
+		i.own += n
+	case !counted && len(f.ValueCounts()) > 0 && len(f.ValueCounts()) < manyColumns:
+		// The file tells of its columns, and this is none of them.
+	default:
+		i.unknown = true
+	}
+}
+
+// manyColumns is how many columns of a file writers keep counts of by default.
+const manyColumns = 100
+
+// guardFiles looks at the files that the change adds and removes.
+func (w *stagingWork) guardFiles(ctx context.Context, after *Table) error {
+	var added, removed identity
+	for _, u := range w.updates {
+		if u.Action != table.UpdateAddSnapshot {
+			continue
+		}
+		s := after.meta.SnapshotByID(u.Snapshot.SnapshotID)
+		if s == nil {
+			continue // it was added and expired at once
+		}
+		in, out, err := w.snapshotFiles(ctx, s)
+		if err != nil {
+			return err
+		}
+		added.own, added.unknown = added.own+in.own, added.unknown || in.unknown
+		removed.own, removed.unknown = removed.own+out.own, removed.unknown || out.unknown
+		if w.o.View != 0 && s.Summary.Operation != table.OpAppend && out.own > 0 && in.rows > 0 && in.own == 0 && !in.unknown {
+			return refused("snapshot %d rewrites rows of the stream without the columns _view, %s and _offset, and they would no longer be known; carry these columns along, or delete the rows in one commit and append others in the next", s.SnapshotID, partitionName())
+		}
+	}
+	if w.o.View != 0 && added.own > removed.own && !removed.unknown {
+		return refused("the commit adds %d rows that say they are rows of the stream (_view %d), and removes %d; leave the columns _view, %s, _offset and _timestamp out of rows that are new", added.own, w.o.View, removed.own, partitionName())
+	}
+	return nil
+}
+
+func partitionName() string { return (&schema.Schema{}).WithSystem().Fields[1].Name }
+
+// snapshotFiles counts what a new snapshot adds and removes, and refuses files
+// outside the warehouse, which nobody else could read.
+func (w *stagingWork) snapshotFiles(ctx context.Context, s *table.Snapshot) (in, out identity, err error) {
+	manifests, err := w.serverManifests(ctx, s)
+	if err != nil {
+		return in, out, fmt.Errorf("snapshot %d: %w", s.SnapshotID, unreadable(err))
+	}
+	for _, m := range manifests {
+		if m.SnapshotID() != s.SnapshotID {
+			continue
+		}
+		entries, err := w.entriesOf(ctx, m)
+		if err != nil {
+			return in, out, fmt.Errorf("snapshot %d: %w", s.SnapshotID, unreadable(err))
+		}
+		for _, e := range entries {
+			f := e.DataFile()
+			if f.ContentType() == iceberg.EntryContentData {
+				switch {
+				case e.Status() == iceberg.EntryStatusADDED:
+					in.add(f, w.o.View)
+				case e.Status() == iceberg.EntryStatusDELETED && e.SnapshotID() == s.SnapshotID:
+					out.add(f, w.o.View)
+				}
+			}
+			if e.Status() != iceberg.EntryStatusADDED {
+				continue
+			}
+			if _, err := objstore.Key(w.base.d.store, f.FilePath()); err != nil {
+				return in, out, refused("%s: %v; copy the file below %s first", f.FilePath(), err, w.base.meta.Location())
+			}
+		}
+	}
+	return in, out, nil
+}
+
+// unreadable: what the client wrote cannot be read. That is the client's fault, not
+// damage of the table.
+func unreadable(err error) error {
+	if !errors.Is(err, record.ErrCorrupt) {
+		return err
+	}
+	return fmt.Errorf("dataset: what the commit names cannot be read: %w: %w", record.ErrInvalid, err)
+}
