@@ -13,11 +13,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/thermocline/thermocline/api/iceberg"
 	"github.com/thermocline/thermocline/api/rest"
 	"github.com/thermocline/thermocline/catalog"
 )
@@ -43,6 +45,9 @@ type Options struct {
 	// MaxReads (32) bounds the bounded reads under way, MaxTails (2048) and
 	// MaxSubscribes (2048) the held-open ones; more get 429.
 	MaxReads, MaxTails, MaxSubscribes int
+	// MaxCatalogRequests (256) bounds the requests to the Iceberg REST catalog
+	// under way; more get 429.
+	MaxCatalogRequests int
 	// BodyTimeout (2 min) bounds how long a request's body may take to arrive,
 	// BodyPause (10 s) how long any 8 KiB of it may.
 	BodyTimeout, BodyPause time.Duration
@@ -63,11 +68,12 @@ func (o Options) withDefaults() (Options, error) {
 	o.MaxReads = cmp.Or(o.MaxReads, 32)
 	o.MaxTails = cmp.Or(o.MaxTails, 2048)
 	o.MaxSubscribes = cmp.Or(o.MaxSubscribes, 2048)
+	o.MaxCatalogRequests = cmp.Or(o.MaxCatalogRequests, 256)
 	o.BodyTimeout = cmp.Or(o.BodyTimeout, 2*time.Minute)
 	o.BodyPause = cmp.Or(o.BodyPause, 10*time.Second)
 	o.StallTimeout = cmp.Or(o.StallTimeout, 30*time.Second)
 	o.Heartbeat = cmp.Or(o.Heartbeat, 10*time.Second)
-	if o.MaxPublishes < 0 || o.MaxReads < 0 || o.MaxTails < 0 || o.MaxSubscribes < 0 || o.MaxPublishBytes < 3*MaxRequestBytes ||
+	if o.MaxPublishes < 0 || o.MaxReads < 0 || o.MaxTails < 0 || o.MaxSubscribes < 0 || o.MaxCatalogRequests < 0 || o.MaxPublishBytes < 3*MaxRequestBytes ||
 		o.BodyTimeout < 0 || o.BodyPause < 0 || o.StallTimeout < 0 || o.Heartbeat < 0 {
 		return o, fmt.Errorf("api options: limits and times must be positive, and MaxPublishBytes at least %d, three times the size of one request", 3*MaxRequestBytes)
 	}
@@ -102,7 +108,7 @@ func New(b Backend, o Options) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.Streams == nil || b.Schemas == nil || b.Publisher == nil || b.Producers == nil || b.Reader == nil || b.Subscribers == nil || b.Archiver == nil || b.Datasets == nil || b.Maintainer == nil || b.Figures == nil || b.Verifier == nil {
+	if b.Streams == nil || b.Schemas == nil || b.Publisher == nil || b.Producers == nil || b.Reader == nil || b.Subscribers == nil || b.Archiver == nil || b.Datasets == nil || b.Maintainer == nil || b.Figures == nil || b.Verifier == nil || b.Iceberg == nil {
 		return nil, errors.New("api: every part of the backend must be set")
 	}
 	a := &API{
@@ -154,6 +160,10 @@ func (a *API) routes() *gin.Engine {
 	e.HandleMethodNotAllowed = true
 	e.Use(a.observe)
 	e.NoRoute(func(c *gin.Context) {
+		if strings.HasPrefix(c.Request.URL.Path, icebergPath+"/") {
+			iceberg.NoRoute(c)
+			return
+		}
 		a.fail(c, &problemError{http.StatusNotFound, "ROUTE_NOT_FOUND", "no such path; /v1/openapi.yaml lists all"})
 	})
 	e.NoMethod(func(c *gin.Context) {
@@ -165,8 +175,14 @@ func (a *API) routes() *gin.Engine {
 			a.fail(c, invalid("%v", err))
 		},
 	})
+	iceberg.Register(e.Group(icebergPath), a.b.Iceberg, iceberg.Options{
+		Body: a.readBounded, MaxRequests: a.o.MaxCatalogRequests,
+	})
 	return e
 }
+
+// icebergPath is where the Iceberg REST catalog begins.
+const icebergPath = "/iceberg"
 
 // target checks the path's stream and branch; on false it has answered.
 func (a *API) target(c *gin.Context, stream, branch string) (string, bool) {

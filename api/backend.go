@@ -5,6 +5,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/thermocline/thermocline/api/iceberg"
 	"github.com/thermocline/thermocline/hotbuffer"
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
@@ -31,6 +32,7 @@ type Backend struct {
 	Maintainer  Maintainer
 	Figures     Figures
 	Verifier    Verifier
+	Iceberg     iceberg.Catalog
 }
 
 // Streams is the life of streams. What a method returned nil for is durable.

@@ -277,14 +277,9 @@ func (a *API) readJSON(c *gin.Context, v any, optional bool) error {
 	if t := mediaType(c); t != "application/json" && (t != "" || c.Request.ContentLength > 0) {
 		return &problemError{http.StatusUnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", fmt.Sprintf("Content-Type %.80q is not served here; send application/json", t)}
 	}
-	raw := a.timedBody(c)
-	defer raw.done()
-	text, err := io.ReadAll(io.LimitReader(raw, maxControlBody+1))
+	text, err := a.readBounded(c, maxControlBody)
 	if err != nil {
-		return bodyError(err)
-	}
-	if len(text) > maxControlBody {
-		return fmt.Errorf("the request's body is larger than %d bytes: %w", maxControlBody, record.ErrTooLarge)
+		return err
 	}
 	if optional && len(bytes.TrimSpace(text)) == 0 {
 		return nil
@@ -298,6 +293,20 @@ func (a *API) readJSON(c *gin.Context, v any, optional bool) error {
 		return invalid("the request's body goes on behind its JSON value; send one object")
 	}
 	return nil
+}
+
+// readBounded reads a body of at most limit bytes, as it is sent.
+func (a *API) readBounded(c *gin.Context, limit int64) ([]byte, error) {
+	raw := a.timedBody(c)
+	defer raw.done()
+	text, err := io.ReadAll(io.LimitReader(raw, limit+1))
+	if err != nil {
+		return nil, bodyError(err)
+	}
+	if int64(len(text)) > limit {
+		return nil, fmt.Errorf("the request's body is larger than %d bytes: %w", limit, record.ErrTooLarge)
+	}
+	return text, nil
 }
 
 func jsonError(err error) error {

@@ -183,6 +183,38 @@ func (d *Directory) Evolve(ctx context.Context, stream, branch string, proposed 
 	})
 }
 
+// Adopt makes a schema the branch's whose new fields have ids already, because
+// another engine or another branch gave them to a table: by the rules of
+// schema.Adopt, of which known are the fields of the other branch (nil: none).
+// propose gets the current schema. A change that is none does nothing.
+//
+// The catalog has the schema when it returns; the table is for the caller to
+// follow.
+func (d *Directory) Adopt(ctx context.Context, stream, branch string, known *schema.Schema, propose func(now *schema.Schema) (*schema.Schema, error)) (*State, error) {
+	return d.change(ctx, stream, branch, "change the schema of", func(st *State) error {
+		return d.withFieldIDs(ctx, st, func(first int) error {
+			proposed, err := propose(st.Schema)
+			if err != nil {
+				return err
+			}
+			adopted, next, err := schema.Adopt(st.Schema, proposed, first, known)
+			if err != nil {
+				return err
+			}
+			if adopted.Equal(st.Schema) {
+				return errUnchanged
+			}
+			if err := checkKey(adopted, st.Branch.Settings); err != nil {
+				return fmt.Errorf("%w; change keyFields first", err)
+			}
+			_, _, err = d.o.Catalog.AddSchema(ctx, st.Branch.ID, st.Branch.Version, catalog.NewSchema{
+				Schema: adopted, FirstFieldID: first, NextFieldID: next,
+			})
+			return err
+		})
+	})
+}
+
 // withFieldIDs calls f with the stream's next free field id, again if another
 // branch of the stream took it meanwhile.
 func (d *Directory) withFieldIDs(ctx context.Context, st *State, f func(first int) error) error {

@@ -24,6 +24,8 @@ type NewDataset struct {
 	// Location of the table's metadata, durable by now: the pointer comes into
 	// being with the dataset. Empty: see CreateTablePointer.
 	Location string
+	// Revive: if the table is in the trash and not due yet, it is taken out.
+	Revive bool
 }
 
 // CreateDataset makes a dataset without a stream: a Stream of kind DATASET with its
@@ -61,6 +63,13 @@ func (c *Catalog) CreateDataset(ctx context.Context, n NewDataset) (Stream, Bran
 		if err != nil {
 			return err
 		}
+		if n.Revive {
+			// Not one that is due, or nearly: its files may be going.
+			_, err := tx.ExecContext(ctx, `DELETE FROM trash WHERE table_uuid = $1 AND not_before_ms > $2`, n.TableUUID, millis(now.Add(reviveBefore)))
+			if err != nil {
+				return err
+			}
+		}
 		var taken int64
 		err := tx.QueryRowContext(ctx, `SELECT (SELECT count(*) FROM branches WHERE table_uuid = $1) + (SELECT count(*) FROM trash WHERE table_uuid = $1)`, n.TableUUID).Scan(&taken)
 		if err != nil {
@@ -93,6 +102,9 @@ func (c *Catalog) CreateDataset(ctx context.Context, n NewDataset) (Stream, Bran
 	}
 	return s, b, nil
 }
+
+// reviveBefore is how long before its time a table in the trash is given up.
+const reviveBefore = time.Minute
 
 // noSchema is the stored form of the schema of a DATASET.
 func noSchema(id int32) string { return fmt.Sprintf(`{"id":%d,"fields":[]}`, id) }

@@ -30,6 +30,7 @@ func pageLimit(limit int) int {
 type StreamQuery struct {
 	Kind      Kind   // empty: all
 	Namespace string // empty: all
+	Branch    string // that they have; empty: any
 	// Search keeps streams whose name or namespace contains it; case does not
 	// count. Empty: all.
 	Search string
@@ -64,6 +65,10 @@ func (c *Catalog) ListStreams(ctx context.Context, q StreamQuery) (StreamPage, e
 	if q.Kind != "" {
 		args = append(args, q.Kind)
 		sqlText += fmt.Sprintf(` AND s.kind = $%d`, len(args))
+	}
+	if q.Branch != "" && q.Branch != MainBranch {
+		args = append(args, q.Branch)
+		sqlText += fmt.Sprintf(` AND EXISTS (SELECT 1 FROM branches b WHERE b.stream_id = s.id AND b.name = $%d)`, len(args))
 	}
 	if q.Search != "" {
 		args = append(args, likePattern(q.Search))

@@ -108,15 +108,40 @@ func (c *Catalog) SwapTablePointer(ctx context.Context, tableUUID, from, to stri
 		return failed(op, fmt.Errorf("%w: from %q to %q; the new location must be another one", record.ErrInvalid, from, to))
 	}
 	return c.write(ctx, op, func(ctx context.Context, tx *sql.Tx) error {
-		n, err := changed(ctx, tx, `UPDATE table_pointers SET location = $1, updated_ms = $2 WHERE table_uuid = $3 AND location = $4`,
-			to, millis(c.now()), tableUUID, from)
-		if err != nil || n == 1 {
-			return err
+		return c.swapPointer(ctx, tx, Swap{tableUUID, from, to})
+	})
+}
+
+func (c *Catalog) swapPointer(ctx context.Context, tx *sql.Tx, s Swap) error {
+	n, err := changed(ctx, tx, `UPDATE table_pointers SET location = $1, updated_ms = $2 WHERE table_uuid = $3 AND location = $4`,
+		s.To, millis(c.now()), s.TableUUID, s.From)
+	if err != nil || n == 1 {
+		return err
+	}
+	var now string
+	if err := tx.QueryRowContext(ctx, `SELECT location FROM table_pointers WHERE table_uuid = $1`, s.TableUUID).Scan(&now); err != nil {
+		return notFound(err, "the table was not created yet, or was deleted")
+	}
+	return fmt.Errorf("%w: it stands at %s, not at %s; load it and commit again", record.ErrConflict, now, s.From)
+}
+
+// Swap is one of several swaps that happen together.
+type Swap struct{ TableUUID, From, To string }
+
+// SwapTablePointers makes all swaps or none; see SwapTablePointer.
+func (c *Catalog) SwapTablePointers(ctx context.Context, swaps []Swap) error {
+	op := fmt.Sprintf("swap the pointers of %d tables", len(swaps))
+	for _, s := range swaps {
+		if s.To == "" || s.From == s.To {
+			return failed(op, fmt.Errorf("%w: from %q to %q; the new location must be another one", record.ErrInvalid, s.From, s.To))
 		}
-		var now string
-		if err := tx.QueryRowContext(ctx, `SELECT location FROM table_pointers WHERE table_uuid = $1`, tableUUID).Scan(&now); err != nil {
-			return notFound(err, "the table was not created yet, or was deleted")
+	}
+	return c.write(ctx, op, func(ctx context.Context, tx *sql.Tx) error {
+		for _, s := range swaps {
+			if err := c.swapPointer(ctx, tx, s); err != nil {
+				return fmt.Errorf("table %s: %w", clip(s.TableUUID), err)
+			}
 		}
-		return fmt.Errorf("%w: it stands at %s, not at %s; load it and commit again", record.ErrConflict, now, from)
+		return nil
 	})
 }

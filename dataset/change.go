@@ -48,14 +48,7 @@ func (d *Datasets) newMetadata(id string, s *schema.Schema, props map[string]str
 	if err != nil {
 		return nil, err
 	}
-	all := iceberg.Properties{
-		table.ParquetCompressionKey:          "zstd",
-		table.ParquetCompressionLevelKey:     "1",
-		table.MetadataPreviousVersionsMaxKey: strconv.Itoa(keptMetadataFiles),
-		// Old metadata files are ours to delete: branches may share them.
-		table.MetadataDeleteAfterCommitEnabledKey: "false",
-	}
-	maps.Copy(all, props)
+	all := tableProperties(props)
 	if all[table.DefaultNameMappingKey], err = nameMapping(sc); err != nil {
 		return nil, err
 	}

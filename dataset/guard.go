@@ -108,12 +108,12 @@ type identity struct {
 
 func (i *identity) add(f iceberg.DataFile, view record.ViewNumber) {
 	i.rows += f.Count()
-	r := manifestRange(schema.Long, f, offsetID)
-	values, counted := f.ValueCounts()[offsetID]
+	r := manifestRange(schema.Long, f, schema.OffsetID)
+	values, counted := f.ValueCounts()[schema.OffsetID]
 	switch {
 	case counted && (r.nullsKnown || r.bounded):
 		n := values - r.nulls
-		if v := manifestRange(schema.Integer, f, viewID); v.bounded && (v.lower.i > int64(view) || v.upper.i < int64(view)) {
+		if v := manifestRange(schema.Integer, f, schema.ViewID); v.bounded && (v.lower.i > int64(view) || v.upper.i < int64(view)) {
 			n = 0 // of other views
 		}
 		i.own += n

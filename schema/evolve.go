@@ -46,7 +46,14 @@ func Evolve(old, proposed *Schema, nextID int) (*Schema, int, error) {
 // maxFaults bounds the faults in one error.
 const maxFaults = 50
 
-type evolution struct{ faults []string }
+type evolution struct {
+	faults []string
+	// adopted, if set, tells which ids new fields may come with.
+	adopted func(id int) bool
+}
+
+// takes tells whether a new field may have the id.
+func (e *evolution) takes(id int) bool { return id == 0 || e.adopted != nil && e.adopted(id) }
 
 func (e *evolution) fault(path, format string, args ...any) {
 	switch len(e.faults) {
@@ -68,7 +75,7 @@ func (e *evolution) fields(path string, old, next []Field) {
 		case from[i] >= 0:
 			f.ID = old[from[i]].ID
 			e.field(p, &old[from[i]], f)
-		case f.ID != 0:
+		case !e.takes(f.ID):
 			e.fault(p, "has the id %d, which no field has there; leave the id out to add a field, fields cannot move between structs", f.ID)
 		default:
 			if !f.Nullable && f.Default == nil {
@@ -141,7 +148,7 @@ func (e *evolution) part(path string, old, next *Field) {
 // fresh checks that the parts of a new field claim no ids.
 func (e *evolution) fresh(path string, t *Type) {
 	claim := func(path string, id int) {
-		if id != 0 {
+		if !e.takes(id) {
 			e.fault(path, "is part of a new field and has the id %d; leave it out", id)
 		}
 	}

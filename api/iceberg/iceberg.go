@@ -93,7 +93,9 @@ type Catalog interface {
 	Commit(ctx context.Context, r Ref, u *dataset.Updates) (Table, error)
 	// CommitAll makes all changes or none.
 	CommitAll(ctx context.Context, changes []Change) error
-	DropTable(ctx context.Context, r Ref) error
+	// DropTable: with purge the files go soon, else a client may still register
+	// the table again for some days.
+	DropTable(ctx context.Context, r Ref, purge bool) error
 	RenameTable(ctx context.Context, from, to Ref) error
 	RegisterTable(ctx context.Context, r Ref, metadataLocation string, overwrite bool) (Table, error)
 	// StorageConfig is how clients reach the files: endpoint and region, and with

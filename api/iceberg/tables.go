@@ -245,12 +245,12 @@ func (h *handlers) registerTable(c *gin.Context) {
 	h.writeTable(c, t, false)
 }
 
-// dropTable takes a table out of the catalog. Its files go after the trash's grace,
-// whether the client asks for a purge or not: other branches may share them.
+// dropTable takes a table out of the catalog. Its files stay for a while, also when
+// the client asks for a purge: readers may be at them.
 func (h *handlers) dropTable(c *gin.Context) {
 	r, err := tableOf(c)
 	if err == nil {
-		err = h.catalog.DropTable(c.Request.Context(), r)
+		err = h.catalog.DropTable(c.Request.Context(), r, strings.EqualFold(c.Query("purgeRequested"), "true"))
 	}
 	if err != nil {
 		h.fail(c, aboutTable, err)

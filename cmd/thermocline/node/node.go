@@ -84,6 +84,7 @@ type Node struct {
 	catalog     *catalog.Catalog
 	log         *disk.Log
 	datasets    *dataset.Datasets
+	warehouse   objstore.Store
 	directory   *branch.Directory
 	checks      *reader.Checkpointer
 	reader      *reader.Reader
@@ -147,9 +148,10 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	n.warehouse = files
 	files = through(o.seams.store, files)
 	buffer := through(o.seams.buffer, hotbuffer.Buffer(n.log))
-	pointers := through(o.seams.pointers, dataset.Pointers(n.catalog))
+	pointers := through(o.seams.pointers, dataset.Pointers(tablePointers{n.catalog}))
 	checks := through(o.seams.checks, reader.CheckpointStore(n.catalog))
 	n.datasets = dataset.New(files, pointers, dataset.Options{})
 	streams := branch.Options{Catalog: n.catalog, Buffer: buffer, Datasets: n.datasets, Archive: n.archive, Files: n.datasets, Logger: o.Logger}

@@ -7,6 +7,7 @@ import (
 	"github.com/thermocline/thermocline/archiver"
 	"github.com/thermocline/thermocline/branch"
 	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/hotbuffer/disk"
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
@@ -92,4 +93,15 @@ func fullness(s disk.LogStats) float64 {
 // readTarget is a branch as the reader sees it.
 func readTarget(st *branch.State) reader.Target {
 	return reader.Target{View: st.Branch.View.ID, Number: st.Branch.View.Number, Table: st.Branch.TableUUID, Schema: st.Schema}
+}
+
+// tablePointers are the catalog's as datasets see them.
+type tablePointers struct{ *catalog.Catalog }
+
+func (p tablePointers) SwapTables(ctx context.Context, swaps []dataset.PointerSwap) error {
+	all := make([]catalog.Swap, len(swaps))
+	for i, s := range swaps {
+		all[i] = catalog.Swap{TableUUID: s.ID, From: s.From, To: s.To}
+	}
+	return p.SwapTablePointers(ctx, all)
 }

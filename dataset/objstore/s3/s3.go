@@ -57,6 +57,7 @@ const retries = 6
 type Store struct {
 	core    *minio.Core
 	bucket  string
+	region  string // as given
 	prefix  string // "" or "…/"
 	part    int
 	timeout time.Duration
@@ -95,7 +96,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("objstore: S3 at %s: %w: %w", o.Endpoint, err, record.ErrInvalid)
 	}
-	s := &Store{core: core, bucket: o.Bucket, prefix: o.Prefix, part: o.PartBytes, timeout: o.Timeout}
+	s := &Store{core: core, bucket: o.Bucket, region: o.Region, prefix: o.Prefix, part: o.PartBytes, timeout: o.Timeout}
 	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	there, err := core.BucketExists(ctx, o.Bucket)

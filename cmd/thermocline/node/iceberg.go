@@ -1,0 +1,310 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	ice "github.com/apache/iceberg-go"
+	"github.com/google/uuid"
+
+	"github.com/thermocline/thermocline/api/iceberg"
+	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/dataset"
+	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema"
+)
+
+// tables is the node as the Iceberg REST catalog sees it.
+type tables struct{ n *Node }
+
+// find returns the branch that a table is.
+func (t tables) find(ctx context.Context, r iceberg.Ref) (catalog.Stream, catalog.Branch, error) {
+	s, b, err := t.n.catalog.Resolve(ctx, r.Namespace, r.Name, r.Branch)
+	if err != nil {
+		return s, b, fmt.Errorf("table %s: %w", r, err)
+	}
+	return s, b, nil
+}
+
+// shown is a table as clients see it. Field ids are counted over all branches, so
+// that the files of one can be added to another.
+func shown(s catalog.Stream, t *dataset.Table) iceberg.Table {
+	return iceberg.Table{MetadataLocation: t.MetadataLocation(), Metadata: t.Metadata(), LastFieldID: s.NextFieldID - 1}
+}
+
+func (t tables) Table(ctx context.Context, r iceberg.Ref, fresh bool) (iceberg.Table, error) {
+	s, b, err := t.find(ctx, r)
+	if err != nil {
+		return iceberg.Table{}, err
+	}
+	if fresh && s.Kind == catalog.KindStream {
+		if _, err := t.n.archiver.Archive(ctx, b.ID); err != nil {
+			return iceberg.Table{}, fmt.Errorf("archive %s before it is loaded: %w", r, err)
+		}
+	}
+	loaded, err := t.n.datasets.Load(ctx, b.TableUUID)
+	if err != nil {
+		return iceberg.Table{}, fmt.Errorf("table %s: %w", r, err)
+	}
+	return shown(s, loaded), nil
+}
+
+func (t tables) Commit(ctx context.Context, r iceberg.Ref, u *dataset.Updates) (iceberg.Table, error) {
+	s, b, err := t.find(ctx, r)
+	if err != nil {
+		return iceberg.Table{}, err
+	}
+	next, err := t.n.datasets.CommitUpdates(ctx, b.TableUUID, u, t.options(s, b))
+	if err != nil {
+		return iceberg.Table{}, fmt.Errorf("commit to %s: %w", r, err)
+	}
+	if u.ChangesSchema() {
+		if s, err = t.n.catalog.StreamByID(ctx, s.ID); err != nil {
+			return iceberg.Table{}, fmt.Errorf("commit to %s: it is made, but: %w: %w", r, dataset.ErrOutcomeUnknown, err)
+		}
+	}
+	return shown(s, next), nil
+}
+
+// options say what may become of a table: a stream's is guarded, and its schema is
+// the catalog's first.
+func (t tables) options(s catalog.Stream, b catalog.Branch) dataset.UpdateOptions {
+	o := dataset.UpdateOptions{LastFieldID: s.NextFieldID - 1}
+	if s.Kind != catalog.KindStream {
+		return o
+	}
+	o.View = b.View.Number
+	o.Schema = func(ctx context.Context, now *dataset.Table, next *ice.Schema) error {
+		_, err := t.n.directory.Adopt(ctx, s.FullName(), b.Name, nil, func(current *schema.Schema) (*schema.Schema, error) {
+			// The table may lag behind the catalog until the next archive. What the
+			// client did not know of it must not drop.
+			seen, err := schema.Follow(current, now.Schema())
+			if err != nil {
+				return nil, err
+			}
+			if !seen.Equal(&schema.Schema{ID: seen.ID, Fields: current.Fields}) {
+				return nil, errTableLags
+			}
+			return schema.Follow(current, next)
+		})
+		if errors.Is(err, errTableLags) {
+			st, rerr := t.n.directory.ByID(b.ID)
+			if rerr == nil {
+				_, rerr = t.n.datasets.SetSchema(ctx, b.TableUUID, st.Schema)
+			}
+			return errors.Join(fmt.Errorf("the stream's schema has changed; load the table again: %w", record.ErrConflict), rerr)
+		}
+		return err
+	}
+	return o
+}
+
+// errTableLags: the stream has a newer schema than its table.
+var errTableLags = errors.New("the table has an older schema than the stream")
+
+func (t tables) Tables(ctx context.Context, namespace, branch string, p iceberg.Page) ([]string, string, error) {
+	if _, err := t.Namespace(ctx, namespace); err != nil {
+		return nil, "", err
+	}
+	var names []string
+	for q := (catalog.StreamQuery{Namespace: namespace, Branch: branch, Limit: p.Size, PageToken: p.Token}); ; {
+		if p.Size == 0 {
+			q.Limit = catalog.MaxPage
+		}
+		page, err := t.n.catalog.ListStreams(ctx, q)
+		if err != nil {
+			return nil, "", err
+		}
+		for _, s := range page.Streams {
+			names = append(names, s.Name)
+		}
+		if p.Size > 0 || page.Next == "" {
+			return names, page.Next, nil
+		}
+		q.PageToken = page.Next
+	}
+}
+
+func (t tables) CreateTable(ctx context.Context, r iceberg.Ref, n iceberg.NewTable) (iceberg.Table, error) {
+	if err := t.creatable(ctx, r); err != nil {
+		return iceberg.Table{}, err
+	}
+	id := uuid.NewString()
+	m, err := t.n.datasets.Draft(id, dataset.NewTable{Schema: n.Schema, Spec: n.Spec, Order: n.Order, Properties: n.Properties})
+	if err != nil {
+		return iceberg.Table{}, fmt.Errorf("create table %s: %w", r, err)
+	}
+	if n.Stage {
+		return iceberg.Table{Metadata: m}, nil
+	}
+	location, err := t.n.datasets.WriteMetadata(ctx, m)
+	if err != nil {
+		return iceberg.Table{}, fmt.Errorf("create table %s: %w", r, err)
+	}
+	if err := t.create(ctx, r, id, location, false); err != nil {
+		return iceberg.Table{}, err
+	}
+	return iceberg.Table{MetadataLocation: location, Metadata: m}, nil
+}
+
+func (t tables) CreateStaged(ctx context.Context, r iceberg.Ref, u *dataset.Updates) (iceberg.Table, error) {
+	err := t.creatable(ctx, r)
+	if errors.Is(err, record.ErrExists) {
+		return iceberg.Table{}, fmt.Errorf("commit to %s: %w", r, dataset.TableExists())
+	}
+	if err != nil {
+		return iceberg.Table{}, err
+	}
+	id, m, err := t.n.datasets.DraftUpdates(ctx, u)
+	if err != nil {
+		return iceberg.Table{}, fmt.Errorf("create table %s: %w", r, err)
+	}
+	location, err := t.n.datasets.WriteMetadata(ctx, m)
+	if err != nil {
+		return iceberg.Table{}, fmt.Errorf("create table %s: %w", r, err)
+	}
+	if err := t.create(ctx, r, id, location, false); err != nil {
+		return iceberg.Table{}, err
+	}
+	return iceberg.Table{MetadataLocation: location, Metadata: m}, nil
+}
+
+// creatable tells whether a table of the name can be made.
+func (t tables) creatable(ctx context.Context, r iceberg.Ref) error {
+	if r.Branch != catalog.MainBranch {
+		return fmt.Errorf("create table %s: a table begins with its branch main; create it there, and then the branch from it: %w", r, record.ErrInvalid)
+	}
+	if _, err := t.Namespace(ctx, r.Namespace); err != nil {
+		return err
+	}
+	_, err := t.n.catalog.Stream(ctx, r.Namespace, r.Name)
+	if err == nil {
+		return fmt.Errorf("table %s: %w", r, record.ErrExists)
+	}
+	if errors.Is(err, record.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// create gives the metadata at location its name. A crash before leaves a file that
+// nothing names.
+func (t tables) create(ctx context.Context, r iceberg.Ref, id, location string, registered bool) error {
+	_, _, err := t.n.catalog.CreateDataset(ctx, catalog.NewDataset{
+		Namespace: r.Namespace, Name: r.Name, TableUUID: id, Location: location, Revive: registered,
+	})
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, catalog.ErrOutcomeUnknown):
+		look, cancel := context.WithTimeout(context.WithoutCancel(ctx), catalog.CallTimeout)
+		defer cancel()
+		at, lerr := t.n.catalog.TablePointer(look, id)
+		switch {
+		case lerr == nil && at == location:
+			return nil
+		case !errors.Is(lerr, record.ErrNotFound):
+			return fmt.Errorf("create table %s: %w: %w", r, dataset.ErrOutcomeUnknown, errors.Join(err, lerr))
+		}
+	case !registered:
+		t.n.datasets.DropMetadata(context.WithoutCancel(ctx), location)
+	}
+	return fmt.Errorf("create table %s: %w", r, err)
+}
+
+// How long the files of a dropped table stay: for readers that are at them, and for
+// a client that may register the table again.
+const (
+	purgeGrace = time.Hour
+	dropGrace  = 5 * 24 * time.Hour
+)
+
+// DropTable takes a dataset without a stream out of the catalog; its files go to the
+// trash.
+func (t tables) DropTable(ctx context.Context, r iceberg.Ref, purge bool) error {
+	s, _, err := t.find(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := t.onlyTable(ctx, "drop", r, s); err != nil {
+		return err
+	}
+	grace := dropGrace
+	if purge {
+		grace = purgeGrace
+	}
+	_, err = t.n.catalog.DeleteStream(ctx, s.ID, time.Now().Add(grace))
+	return err
+}
+
+func (t tables) RenameTable(ctx context.Context, from, to iceberg.Ref) error {
+	s, _, err := t.find(ctx, from)
+	if err != nil {
+		return err
+	}
+	if _, err := t.Namespace(ctx, to.Namespace); err != nil {
+		return err
+	}
+	if s.Kind == catalog.KindStream {
+		return fmt.Errorf("rename %s: it is a live stream, which its publishers know by this name: %w", from, record.ErrInvalid)
+	}
+	if from.Branch != to.Branch {
+		return fmt.Errorf("rename %s to %s: a table keeps its branches: %w", from, to, record.ErrInvalid)
+	}
+	_, err = t.n.catalog.RenameStream(ctx, s.ID, to.Namespace, to.Name)
+	return err
+}
+
+// RegisterTable gives a table that is in the warehouse already, and in no catalog, a
+// name: one that was dropped, or that another engine wrote there.
+func (t tables) RegisterTable(ctx context.Context, r iceberg.Ref, location string, overwrite bool) (iceberg.Table, error) {
+	fail := func(err error) (iceberg.Table, error) {
+		return iceberg.Table{}, fmt.Errorf("register table %s: %w", r, err)
+	}
+	err := t.creatable(ctx, r)
+	if errors.Is(err, record.ErrExists) && overwrite {
+		return fail(fmt.Errorf("it exists, and a table cannot be replaced by another; drop it first: %w", record.ErrInvalid))
+	}
+	if err != nil {
+		return iceberg.Table{}, err
+	}
+	loaded, err := t.n.datasets.Foreign(ctx, location)
+	if err != nil {
+		return fail(err)
+	}
+	if err := t.create(ctx, r, loaded.ID(), location, true); err != nil {
+		return iceberg.Table{}, err
+	}
+	return iceberg.Table{MetadataLocation: location, Metadata: loaded.Metadata()}, nil
+}
+
+// CommitAll changes the tables of one transaction.
+func (t tables) CommitAll(ctx context.Context, changes []iceberg.Change) error {
+	all := make([]dataset.TableUpdates, len(changes))
+	for i, c := range changes {
+		if c.Updates.Creates() {
+			return fmt.Errorf("commit to %s: a transaction cannot create tables; create it before: %w", c.Ref, record.ErrInvalid)
+		}
+		s, b, err := t.find(ctx, c.Ref)
+		if err != nil {
+			return err
+		}
+		all[i] = dataset.TableUpdates{ID: b.TableUUID, Updates: c.Updates, Options: t.options(s, b)}
+	}
+	return t.n.datasets.CommitAllUpdates(ctx, all)
+}
+
+// onlyTable makes sure that a table stands for itself: it is no stream, and has one
+// branch.
+func (t tables) onlyTable(ctx context.Context, what string, r iceberg.Ref, s catalog.Stream) error {
+	if s.Kind == catalog.KindStream {
+		return fmt.Errorf("%s %s: it is the table of a live stream; delete the stream with: thermocline stream delete %s: %w", what, r, s.FullName(), record.ErrInvalid)
+	}
+	branches, err := t.n.catalog.Branches(ctx, s.ID, 0, 2)
+	if err == nil && (len(branches) > 1 || r.Branch != catalog.MainBranch) {
+		err = fmt.Errorf("%s %s: the dataset has other branches; delete them first, with: thermocline branch delete %s NAME: %w", what, r, s.FullName(), record.ErrInvalid)
+	}
+	return err
+}
