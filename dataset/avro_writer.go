@@ -65,6 +65,9 @@ func (a *avroWriter) Write(batch arrow.RecordBatch) error {
 		}
 	}
 	a.rows += batch.NumRows()
+	if !a.f.system {
+		return nil
+	}
 	first := int(batch.NumCols()) - 4
 	a.system[0] = a.system[0].join(schema.Integer, int32Range(batch.Column(first)))
 	a.system[1] = a.system[1].join(schema.Integer, int32Range(batch.Column(first+1)))

@@ -29,6 +29,7 @@ type change struct {
 	sequence   int64
 	commitID   string
 	summary    summary
+	extra      map[string]string // of the snapshot's summary
 	puts       []pending
 	drop       []int64        // snapshots that expire
 	built      table.Metadata // what staging.stage has built already
@@ -43,15 +44,13 @@ const (
 )
 
 // newMetadata is the first metadata of a table.
-func (d *Datasets) newMetadata(id string, s *schema.Schema, props map[string]string) (table.Metadata, error) {
-	sc, err := icebergSchema(s)
+func (d *Datasets) newMetadata(id string, sc *iceberg.Schema, props map[string]string) (table.Metadata, error) {
+	all := tableProperties(props)
+	names, err := nameMapping(sc)
 	if err != nil {
 		return nil, err
 	}
-	all := tableProperties(props)
-	if all[table.DefaultNameMappingKey], err = nameMapping(sc); err != nil {
-		return nil, err
-	}
+	all[table.DefaultNameMappingKey] = names
 	b, err := table.NewMetadataBuilder(formatVersion)
 	if err != nil {
 		return nil, fmt.Errorf("dataset: new table: %w", err)
@@ -169,7 +168,8 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*c
 	if c.expire != nil {
 		ch.drop = c.expire(head)
 	}
-	if c.refs == nil && !evolved && !moved && len(c.Add) == 0 && c.replace == nil && len(ch.drop) == 0 && !(c.RemoveAll && head.head != nil) {
+	if c.refs == nil && !evolved && !moved && len(c.Add) == 0 && len(c.Remove) == 0 && c.replace == nil && len(ch.drop) == 0 && !(c.RemoveAll && head.head != nil) &&
+		c.pick == 0 && (c.rollback == 0 || c.rollback == head.head.SnapshotID) {
 		return nil, nil
 	}
 	for i := range c.Add {
@@ -219,7 +219,12 @@ func (c *change) build(ctx context.Context, commit *Commit) (table.Metadata, err
 	if c.built != nil {
 		return c.built, nil
 	}
-	if len(commit.Add) > 0 || commit.RemoveAll || commit.Marker != nil || commit.replace != nil {
+	if commit.rollback != 0 {
+		if err := c.builder.SetSnapshotRef(table.MainBranch, commit.rollback, table.BranchRef); err != nil {
+			return nil, fmt.Errorf("dataset: move the head of table %s: %w", c.base.id, err)
+		}
+	}
+	if len(commit.Add) > 0 || commit.RemoveAll || len(commit.Remove) > 0 || commit.Marker != nil || commit.replace != nil || commit.pick != 0 {
 		if err := c.snapshot(ctx, commit); err != nil {
 			return nil, err
 		}
@@ -255,7 +260,19 @@ func (c *change) snapshot(ctx context.Context, commit *Commit) error {
 		}
 		manifests = append(manifests, m)
 	}
+	if commit.pick != 0 {
+		if manifests, err = c.pickFiles(ctx, commit.pick); err != nil {
+			return err
+		}
+	}
 	switch {
+	case len(commit.Remove) > 0:
+		if operation = table.OpDelete; len(commit.Add) > 0 {
+			operation = table.OpOverwrite
+		}
+		if inherited, err = c.removeFiles(ctx, commit.Remove, inherited); err != nil {
+			return err
+		}
 	case commit.replace != nil:
 		operation = table.OpReplace
 		if inherited, err = c.replace(ctx, commit.replace, inherited); err != nil {
@@ -280,6 +297,7 @@ func (c *change) snapshot(ctx context.Context, commit *Commit) error {
 			return err
 		}
 	}
+	c.extra = commit.Summary
 	return c.add(operation, append(manifests, inherited...), marker)
 }
 
@@ -290,6 +308,7 @@ func (c *change) add(operation table.Operation, manifests []iceberg.ManifestFile
 		return err
 	}
 	props := c.summary.properties(c.base.head)
+	maps.Copy(props, c.extra)
 	props[commitIDKey] = c.commitID
 	if marker != nil {
 		m, err := marker.properties()

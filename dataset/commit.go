@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
@@ -25,6 +27,14 @@ type Commit struct {
 	Add []DataFile
 	// RemoveAll drops every live file first (reset, overwrite).
 	RemoveAll bool
+	// Remove are the paths of live data files to drop. ErrConflict if one is not
+	// live any more.
+	Remove []string
+	// ID names the commit as Marker.CommitID does; empty without a Marker: a
+	// random one.
+	ID string
+	// Summary stands in the snapshot's summary.
+	Summary map[string]string
 	// Marker, if set, goes with the snapshot. Its CommitID names the commit:
 	// a second Commit with the same id, after an outcome that was unknown,
 	// returns the table without doing anything.
@@ -35,6 +45,11 @@ type Commit struct {
 	// Check, if set, looks at the table actually committed against, on each
 	// attempt; its error ends the commit.
 	Check func(*Table) error
+	// Swap, if set, moves the pointer in the place of Pointers.SwapTablePointer
+	// and under its contract, for what must change together with it. snapshot is
+	// the head at to, 0 if there is none. record.ErrFenced, in addition: the
+	// pointer was not moved, and the commit must not be made.
+	Swap func(ctx context.Context, from, to string, snapshot int64) error
 
 	// replace: the files of Add take the place of live ones.
 	replace *replacement
@@ -45,6 +60,8 @@ type Commit struct {
 	refs func(head *Table, b *table.MetadataBuilder) (bool, error)
 	// updates, if set, are another engine's, and nothing else is.
 	updates *staging
+	// rollback makes this ancestor the head; pick adds the files of this snapshot.
+	rollback, pick int64
 }
 
 // landed tells whether an earlier attempt, perhaps of an earlier call, has made the
@@ -72,15 +89,12 @@ func (d *Datasets) Create(ctx context.Context, id string, s *schema.Schema, prop
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	m, err := d.newMetadata(id, s, props)
+	sc, err := icebergSchema(s)
 	if err != nil {
 		return nil, err
 	}
-	location, data, err := encodeMetadata(m, "")
+	location, err := d.first(ctx, id, sc, props)
 	if err != nil {
-		return nil, err
-	}
-	if err := d.put(ctx, location, data); err != nil {
 		return nil, err
 	}
 	// A crash here leaves a metadata file that nothing names: an orphan.
@@ -105,6 +119,35 @@ func (d *Datasets) Create(ctx context.Context, id string, s *schema.Schema, prop
 		}
 	}
 	return d.loadMetadata(ctx, id, location)
+}
+
+// Prepare puts the first metadata of a table with the user's fields of s alone,
+// which have ids, durable at the location that it returns. There is no table
+// before somebody makes a pointer to it; until then it is an orphan.
+func (d *Datasets) Prepare(ctx context.Context, id string, s *schema.Schema, props map[string]string) (location string, err error) {
+	if err := checkID(id); err != nil {
+		return "", err
+	}
+	if err := s.Validate(); err != nil {
+		return "", err
+	}
+	if field := missingID(s.Fields); field != "" {
+		return "", fmt.Errorf("dataset: field %q has no id; assign ids first: %w", field, record.ErrInvalid)
+	}
+	return d.first(ctx, id, s.Iceberg(), props)
+}
+
+// first puts the first metadata of a table.
+func (d *Datasets) first(ctx context.Context, id string, sc *iceberg.Schema, props map[string]string) (location string, err error) {
+	m, err := d.newMetadata(id, sc, props)
+	if err != nil {
+		return "", err
+	}
+	location, data, err := encodeMetadata(m, "")
+	if err != nil {
+		return "", err
+	}
+	return location, d.put(ctx, location, data)
 }
 
 // Load returns the table as it is now. ErrNotFound if id has no pointer.
@@ -144,7 +187,7 @@ func (d *Datasets) Commit(ctx context.Context, id string, c Commit) (*Table, err
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	commitID := uuid.NewString()
+	commitID := cmp.Or(c.ID, uuid.NewString())
 	if c.Marker != nil {
 		commitID = c.Marker.CommitID
 	}
@@ -174,6 +217,9 @@ func (d *Datasets) Commit(ctx context.Context, id string, c Commit) (*Table, err
 }
 
 func (c *Commit) check() error {
+	if c.RemoveAll && len(c.Remove) > 0 {
+		return fmt.Errorf("dataset: a commit removes all files, and some: %w", record.ErrInvalid)
+	}
 	if c.Marker != nil {
 		return c.Marker.check()
 	}
@@ -226,11 +272,11 @@ func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, 
 		return nil, fmt.Errorf("dataset: commit to table %s: %w", head.id, err)
 	}
 	// A crash here leaves orphans too; the table is still the old one.
-	if err := d.swap(ctx, head, location, commitID, c); err != nil {
+	if err := d.swap(ctx, head, newTable(d, head.id, location, meta), commitID, c); err != nil {
 		// Only after a plain answer: a swap that went unanswered must not find
 		// its files gone, however the pointer may move.
 		refused := errors.Is(err, errMoved) && !errors.Is(err, errMovedAfterAll)
-		if refused || errors.Is(err, record.ErrNotFound) {
+		if refused || errors.Is(err, record.ErrNotFound) || errors.Is(err, record.ErrFenced) {
 			d.remove(context.WithoutCancel(ctx), locations(puts))
 		}
 		return nil, err
@@ -263,14 +309,26 @@ func locations(puts []pending) []string {
 	return out
 }
 
-// swap moves the pointer from head to the new location. errMoved and
+// swap moves the pointer from head to the new location. errMoved, ErrFenced and
 // ErrNotFound: certainly not moved. ErrOutcomeUnknown: perhaps.
-func (d *Datasets) swap(ctx context.Context, head *Table, to, commitID string, c *Commit) error {
+func (d *Datasets) swap(ctx context.Context, head, next *Table, commitID string, c *Commit) error {
+	swap := c.Swap
+	if swap == nil {
+		swap = func(ctx context.Context, from, to string, _ int64) error {
+			return d.pointers.SwapTablePointer(ctx, head.id, from, to)
+		}
+	}
+	to, snapshot := next.location, int64(0)
+	if next.head != nil {
+		snapshot = next.head.SnapshotID
+	}
 	for try := 1; ; try++ {
-		err := d.pointers.SwapTablePointer(ctx, head.id, head.location, to)
+		err := swap(ctx, head.location, to, snapshot)
 		switch {
 		case err == nil:
 			return nil
+		case errors.Is(err, record.ErrFenced) && try == 1:
+			return fmt.Errorf("dataset: commit to table %s: %w", head.id, err)
 		case errors.Is(err, record.ErrNotFound) && try == 1:
 			return fmt.Errorf("dataset: commit to table %s: the table was dropped: %w", head.id, err)
 		}

@@ -86,6 +86,24 @@ func (t *Table) NewFileWriter(ctx context.Context, name FileName, s *schema.Sche
 	if _, err := icebergSchema(s); err != nil {
 		return nil, err
 	}
+	return t.newFileWriter(ctx, name, s.WithSystem(), true, format)
+}
+
+// NewRowWriter begins a data file of t for rows with the user's fields of s alone,
+// which belong to no stream: a batch's schema is s.Arrow().
+func (t *Table) NewRowWriter(ctx context.Context, s *schema.Schema, format Format) (FileWriter, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	if field := missingID(s.Fields); field != "" {
+		return nil, fmt.Errorf("dataset: field %q has no id; assign ids first: %w", field, record.ErrInvalid)
+	}
+	return t.newFileWriter(ctx, FileName{}, s, false, format)
+}
+
+// newFileWriter begins a data file with the columns of s; system: the system
+// columns are among them.
+func (t *Table) newFileWriter(ctx context.Context, name FileName, s *schema.Schema, system bool, format Format) (FileWriter, error) {
 	ending, begin := "", newParquetWriter
 	switch format {
 	case Parquet, "":
@@ -104,7 +122,8 @@ func (t *Table) NewFileWriter(ctx context.Context, name FileName, s *schema.Sche
 		table:    t,
 		id:       id,
 		location: t.meta.Location() + "/data/" + name.format(id) + ending,
-		schema:   s.WithSystem(),
+		schema:   s,
+		system:   system,
 		meta: map[string]string{
 			fileViewKey:   strconv.Itoa(int(name.View)),
 			fileEpochKey:  strconv.FormatInt(name.Epoch, 10),
@@ -131,7 +150,8 @@ type newFile struct {
 	table    *Table
 	id       uuid.UUID // in the name
 	location string
-	schema   *schema.Schema // with system columns
+	schema   *schema.Schema // of all columns
+	system   bool           // it ends with the system columns
 	meta     map[string]string
 	out      objstore.Writer
 	bytes    int64
@@ -176,11 +196,16 @@ func (f *newFile) finish(format iceberg.FileFormat, rows int64, m metrics) (Data
 	if err := f.out.Commit(); err != nil {
 		return DataFile{}, fmt.Errorf("dataset: end data file: %w", err)
 	}
-	spec, err := unpartitioned(f.table.meta)
+	return f.table.describe(f.location, format, rows, f.bytes, m)
+}
+
+// describe is the manifest's entry for a data file.
+func (t *Table) describe(location string, format iceberg.FileFormat, rows, bytes int64, m metrics) (DataFile, error) {
+	spec, err := unpartitioned(t.meta)
 	if err != nil {
 		return DataFile{}, err
 	}
-	b, err := iceberg.NewDataFileBuilder(spec, iceberg.EntryContentData, f.location, format, nil, nil, nil, rows, f.bytes)
+	b, err := iceberg.NewDataFileBuilder(spec, iceberg.EntryContentData, location, format, nil, nil, nil, rows, bytes)
 	if err != nil {
 		return DataFile{}, fmt.Errorf("dataset: describe data file: %w", err)
 	}
@@ -194,7 +219,7 @@ func (f *newFile) finish(format iceberg.FileFormat, rows int64, m metrics) (Data
 	if len(m.splits) > 0 {
 		b.SplitOffsets(m.splits)
 	}
-	return DataFile{file: b.Build(), table: f.table.meta.TableUUID()}, nil
+	return DataFile{file: b.Build(), table: t.meta.TableUUID()}, nil
 }
 
 // metrics of a data file by field id, as they stand in manifests.
