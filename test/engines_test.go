@@ -179,31 +179,15 @@ func (s *stream) compareWithEngines(t *testing.T, python string, published []str
 		t.Fatalf("%d rows are not archived", lag)
 	}
 	dir := t.TempDir()
-	rows, err := os.Create(filepath.Join(dir, "rows.ndjson"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.scan(t, "system=true&numbers=string", func(line []byte) {
-		if _, err := rows.Write(append(line, '\n')); err != nil {
-			t.Fatal(err)
-		}
-	})
-	if err := rows.Close(); err != nil {
-		t.Fatal(err)
-	}
-	var version struct{ Schema json.RawMessage }
-	s.get(t, s.path+"/schema", &version)
-	schema := filepath.Join(dir, "schema.json")
-	if err := os.WriteFile(schema, version.Schema, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	schema, rows := filepath.Join(dir, "schema.json"), filepath.Join(dir, "rows.ndjson")
+	s.describeTo(t, schema, rows)
 	sent := filepath.Join(dir, "published.ndjson")
 	if err := os.WriteFile(sent, []byte(strings.Join(published, "")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	files := s.dataFiles(t)
 	args := []string{
-		"python/read_table.py", "--schema", schema, "--rows", rows.Name(), "--published", sent,
+		"python/read_table.py", "--schema", schema, "--rows", rows, "--published", sent,
 		"--metadata", s.metadata(t),
 	}
 	cmd := exec.CommandContext(t.Context(), python, append(args, files...)...)
@@ -214,6 +198,29 @@ func (s *stream) compareWithEngines(t *testing.T, python string, published []str
 		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Logf("%s", out)
+}
+
+// describeTo writes what the server says of the stream: its schema, and its rows
+// with system columns.
+func (s *stream) describeTo(t *testing.T, schema, rows string) {
+	t.Helper()
+	out, err := os.Create(rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.scan(t, "system=true&numbers=string", func(line []byte) {
+		if _, err := out.Write(append(line, '\n')); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var version struct{ Schema json.RawMessage }
+	s.get(t, s.path+"/schema", &version)
+	if err := os.WriteFile(schema, version.Schema, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // dataFiles are the dataset's files: paths of the local file system, or URIs of
