@@ -19,13 +19,15 @@ LINT  := $(CACHE)/golangci-lint-$(GOLANGCI_LINT)/golangci-lint
 S3    := $(CACHE)/versitygw-$(VERSITYGW)/versitygw
 # Apache Iceberg's tests of catalogs, in Java.
 KIT   := $(CACHE)/kit
+# PySpark, with Iceberg for it.
+SPARK := $(CACHE)/spark
 
 # The whole-product tests start the binary, and tests below test/ come last,
 # when every part is known to work on its own.
 PARTS = $$($(GO) list ./... | grep -v '/test$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-short kit kit-lock sweep torture fuzz flights bench growth lint generate clean
+.PHONY: help build demo test test-short kit interop-spark java-lock sweep torture fuzz flights bench growth lint generate clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +52,10 @@ test-short: ## run the tests of the packages only, without the race detector
 
 kit: $(KIT)/.ready build ## run Apache Iceberg's REST Compatibility Kit against the catalog
 	THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' THERMOCLINE_KIT='$(KIT)' $(GO) test -count=1 -timeout 10m -v -run '^TestCompatibilityKit$$' ./test
+
+interop-spark: $(SPARK)/.ready build ## have Apache Spark read, write and tend tables while their streams go on (the first time it downloads 480 MB)
+	THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' THERMOCLINE_SPARK='$(SPARK)/venv/bin/python' THERMOCLINE_SPARK_JARS='$(SPARK)/jars' \
+		$(GO) test -count=1 -timeout 30m -v -run '^TestSpark' ./test
 
 # Under the race detector, which makes everything several times slower, sweeps
 # visit some of their places; here they visit each, and say how many. What is
@@ -134,20 +140,29 @@ $(VENV)/.ready: test/python/requirements.txt
 	'$(VENV)/bin/pip' install --quiet --disable-pip-version-check --only-binary :all: -r test/python/requirements.txt
 	touch $@
 
-# Maven finds what the kit needs, by the versions in test/kit/pom.xml; what it
-# brings has to be, byte by byte, what was locked.
-MAVEN_COPY := mvn --quiet --batch-mode --strict-checksums -f test/kit/pom.xml dependency:copy-dependencies -DincludeScope=runtime
+# Maven finds what the tests in Java need, by the versions in test/*/pom.xml; what
+# it brings has to be, byte by byte, what was locked.
+#   $(call jars,NAME,FOLDER)
+jars = rm -rf '$(2)' && mvn --quiet --batch-mode --strict-checksums -f test/$(1)/pom.xml dependency:copy-dependencies \
+	-DincludeScope=runtime -DoutputDirectory='$(2)'
+locked = cd '$(2)' && sha256sum --quiet --strict -c '$(CURDIR)/test/$(1)/jars.sha256' && test "$$(ls | wc -l)" = "$$(wc -l <'$(CURDIR)/test/$(1)/jars.sha256')"
 
 $(KIT)/.ready: test/kit/pom.xml test/kit/jars.sha256 | jdk
-	rm -rf '$(KIT)'
-	$(MAVEN_COPY) -DoutputDirectory='$(KIT)'
-	cd '$(KIT)' && sha256sum --quiet --strict -c '$(CURDIR)/test/kit/jars.sha256' && test "$$(ls | wc -l)" = "$$(wc -l <'$(CURDIR)/test/kit/jars.sha256')"
+	$(call jars,kit,$(KIT))
+	$(call locked,kit,$(KIT))
 	touch $@
 
-kit-lock: jdk
-	rm -rf '$(KIT)'
-	$(MAVEN_COPY) -DoutputDirectory='$(KIT)'
-	cd '$(KIT)' && sha256sum *.jar >'$(CURDIR)/test/kit/jars.sha256'
+$(SPARK)/.ready: test/spark/pom.xml test/spark/jars.sha256 test/spark/requirements.txt | jdk
+	rm -rf '$(SPARK)'
+	$(call jars,spark,$(SPARK)/jars)
+	$(call locked,spark,$(SPARK)/jars)
+	$(PYTHON) -m venv '$(SPARK)/venv'
+	'$(SPARK)/venv/bin/pip' install --quiet --disable-pip-version-check --no-cache-dir -r test/spark/requirements.txt
+	touch $@
+
+java-lock: jdk
+	$(call jars,kit,$(KIT)) && cd '$(KIT)' && sha256sum *.jar >'$(CURDIR)/test/kit/jars.sha256'
+	$(call jars,spark,$(SPARK)/jars) && cd '$(SPARK)/jars' && sha256sum *.jar >'$(CURDIR)/test/spark/jars.sha256'
 
 .PHONY: jdk
 jdk:

@@ -21,12 +21,12 @@ type spark struct {
 }
 
 // startSpark runs a session until the test ends. THERMOCLINE_SPARK names a
-// Python with PySpark, and THERMOCLINE_SPARK_JAR Iceberg's jar for it.
+// Python with PySpark, and THERMOCLINE_SPARK_JARS the folder of Iceberg's jar for it.
 func startSpark(t *testing.T, s *server) *spark {
 	t.Helper()
-	python, jar := os.Getenv("THERMOCLINE_SPARK"), os.Getenv("THERMOCLINE_SPARK_JAR")
-	if python == "" || jar == "" {
-		t.Skip("THERMOCLINE_SPARK and THERMOCLINE_SPARK_JAR name no Spark; make interop-spark installs one")
+	python, jars := os.Getenv("THERMOCLINE_SPARK"), os.Getenv("THERMOCLINE_SPARK_JARS")
+	if python == "" || jars == "" {
+		t.Skip("THERMOCLINE_SPARK and THERMOCLINE_SPARK_JARS name no Spark; make interop-spark installs one")
 	}
 	java(t)
 	dir := t.TempDir()
@@ -39,7 +39,7 @@ func startSpark(t *testing.T, s *server) *spark {
 		t.Fatal(err)
 	}
 	sp := &spark{log: &logFile{}}
-	cmd := exec.Command(python, bridge, "http://"+s.address, jar, dir)
+	cmd := exec.Command(python, bridge, "http://"+s.address, filepath.Join(jars, "*"), dir)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "PYTHONPATH="+modules, "SPARK_LOCAL_IP=127.0.0.1")
 	cmd.Stderr = sp.log

@@ -8,7 +8,7 @@
 `compare` holds each row and value, and predicates on the least and the greatest value of each column, against what the
 server says of its rows (its schema, and its NDJSON with system column and `numbers=string`).
 
-    bridge.py http://127.0.0.1:8080 iceberg-spark-runtime.jar scratch-directory
+    bridge.py http://127.0.0.1:8080 "jars/*" scratch-directory
 """
 
 import base64
@@ -42,11 +42,11 @@ PLAIN = {
 }
 
 
-def session(server, jar, scratch):
+def session(server, jars, scratch):
     """A catalog for each branch that tests use, and `c`, where a table's name says the branch: c.default.`t@exp`."""
     build = (
         SparkSession.builder.master("local[2]")
-        .config("spark.jars", jar)
+        .config("spark.driver.extraClassPath", jars)
         .config("spark.ui.enabled", "false")
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")

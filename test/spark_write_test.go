@@ -1,0 +1,271 @@
+package test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const eventsSchema = `{"fields":[
+	{"name":"id","type":"LONG","nullable":false},
+	{"name":"region","type":"STRING","nullable":true},
+	{"name":"magnitude","type":"DOUBLE","nullable":true},
+	{"name":"at","type":"TIMESTAMP","nullable":true}
+]}`
+
+// event is a row of eventsSchema, to which Spark adds the column reviewed.
+type event struct {
+	ID        int64    `json:"id"`
+	Region    *string  `json:"region"`
+	Magnitude *float64 `json:"magnitude"`
+	At        *string  `json:"at"`
+	Reviewed  *bool    `json:"reviewed,omitempty"`
+}
+
+func (e event) String() string {
+	text, err := json.Marshal(e)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// publishedEvent is the row that publishers make of a number.
+func publishedEvent(id int64) event {
+	region, magnitude := []string{"north", "east", "south"}[id%3], float64(id%97)/4
+	at := time.Unix(id, 0).UTC().Format(time.RFC3339)
+	return event{ID: id, Region: &region, Magnitude: &magnitude, At: &at}
+}
+
+// publishEvents publishes rows with numbers from first on until ctx ends, and
+// adds them to rows.
+func (s *stream) publishEvents(ctx context.Context, t *testing.T, first int64, rows map[int64]event) {
+	for id := first; ctx.Err() == nil; {
+		var lines strings.Builder
+		for range 20 {
+			rows[id] = publishedEvent(id)
+			fmt.Fprintln(&lines, rows[id])
+			id++
+		}
+		if _, err := s.send(t.Context(), "POST", s.path+"/rows", ndjson, []byte(lines.String())); err != nil {
+			t.Errorf("publish to %s: %v", s.path, err)
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// events reads all rows of the stream; each has to be there once.
+func (s *stream) events(t *testing.T) map[int64]event {
+	t.Helper()
+	rows := make(map[int64]event)
+	s.scan(t, "", func(line []byte) {
+		var e event
+		if err := json.Unmarshal(line, &e); err != nil {
+			t.Fatal(err)
+		}
+		if old, twice := rows[e.ID]; twice {
+			t.Fatalf("row %d is there twice: %s and %s", e.ID, old, e)
+		}
+		rows[e.ID] = e
+	})
+	return rows
+}
+
+func compareEvents(t *testing.T, what string, got, want map[int64]event) {
+	t.Helper()
+	var differences []string
+	for id, w := range want {
+		if g, ok := got[id]; !ok {
+			differences = append(differences, fmt.Sprintf("row %d is missing", id))
+		} else if g.String() != w.String() {
+			differences = append(differences, fmt.Sprintf("row is %s, want %s", g, w))
+		}
+	}
+	for id := range got {
+		if _, ok := want[id]; !ok {
+			differences = append(differences, fmt.Sprintf("row %d should not be there", id))
+		}
+	}
+	if len(differences) > 0 {
+		slices.Sort(differences)
+		t.Errorf("%s: %d rows, want %d, %d differences:\n%s", what, len(got), len(want), len(differences),
+			strings.Join(differences[:min(10, len(differences))], "\n"))
+	}
+}
+
+// branchOf makes a branch of the stream, from where it is now, archived every second.
+func (s *stream) branchOf(t *testing.T, name string) *stream {
+	t.Helper()
+	branches := "/v1/streams/" + s.name + "/branches"
+	s.post(t, branches, map[string]any{"name": name}, nil)
+	return &stream{s.server, s.name, branches + "/" + name}
+}
+
+// TestSparkWrites has Spark insert, update, delete and merge on branches, by
+// copying files and by deletes beside them, and call its maintenance
+// procedures on them and on main, while rows are published to all of them and
+// archived. In the end each branch has what a model has, and the check of all
+// that is stored finds nothing.
+func TestSparkWrites(t *testing.T) {
+	s := startServer(t, release)
+	sp := startSpark(t, s)
+	main := s.create(t, "events", eventsSchema, `{"partitions":2,"archiveInterval":"1s","hotRetention":"0s"}`)
+
+	const inherited = 1000
+	want := make(map[int64]event)
+	var lines strings.Builder
+	for id := range int64(inherited) {
+		want[id] = publishedEvent(id)
+		fmt.Fprintln(&lines, want[id])
+	}
+	main.publish(t, lines.String())
+	branches := map[string]*stream{"main": main, "exp": main.branchOf(t, "exp"), "mor": main.branchOf(t, "mor")}
+	model := map[string]map[int64]event{"main": want, "exp": maps.Clone(want), "mor": maps.Clone(want)}
+	published := make(map[string]map[int64]event)
+	publishing, stop := context.WithCancel(t.Context())
+	defer stop()
+	var publishers sync.WaitGroup
+	for name, b := range branches {
+		rows := make(map[int64]event)
+		published[name] = rows
+		publishers.Go(func() { b.publishEvents(publishing, t, 1_000_000, rows) })
+	}
+
+	t.Run("copy on write", func(t *testing.T) { changeWithSpark(t, sp, "exp.default.events", model["exp"]) })
+	t.Run("merge on read", func(t *testing.T) {
+		for _, kind := range []string{"delete", "update", "merge"} {
+			sp.sql(t, "alter table mor.default.events set tblproperties ('write."+kind+".mode'='merge-on-read')")
+		}
+		changeWithSpark(t, sp, "mor.default.events", model["mor"])
+		if got := sp.value(t, "select count(*) > 0 from mor.default.events.delete_files"); got != "true" {
+			t.Error("Spark wrote no file of deletes")
+		}
+	})
+	t.Run("table@branch", func(t *testing.T) {
+		sp.sql(t, "insert into c.default.`events@exp` (id, region) values (2000, 'west')")
+		west := "west"
+		model["exp"][2000] = event{ID: 2000, Region: &west}
+		if got := sp.value(t, "select count(*) from exp.default.events where region = 'west' and id = 2000"); got != "1" {
+			t.Errorf("branch exp has %s such rows, want 1", got)
+		}
+		if got := sp.value(t, "select count(*) from c.default.events where id = 2000"); got != "0" {
+			t.Errorf("main has %s rows of branch exp", got)
+		}
+	})
+	t.Run("time travel on a branch", func(t *testing.T) {
+		first := sp.value(t, "select snapshot_id from exp.default.events.snapshots order by committed_at limit 1")
+		if got := sp.value(t, "select count(*) from exp.default.events version as of "+first); got != fmt.Sprint(inherited) {
+			t.Errorf("the branch began with %s rows, want %d", got, inherited)
+		}
+	})
+	t.Run("maintenance", func(t *testing.T) {
+		for catalog := range branches {
+			maintainWithSpark(t, sp, strings.Replace(catalog, "main", "c", 1))
+		}
+	})
+
+	stop()
+	publishers.Wait()
+	// What was published to the branches is rows like all others.
+	sp.sql(t, "call exp.system.rewrite_data_files(table => 'default.events', options => map('rewrite-all', 'true'))")
+	for name, b := range branches {
+		maps.Copy(model[name], published[name])
+		b.archive(t)
+		compareEvents(t, "branch "+name, b.events(t), model[name])
+		catalog := strings.Replace(name, "main", "c", 1)
+		if got := sp.value(t, "select count(*) from "+catalog+".default.events"); got != fmt.Sprint(len(model[name])) {
+			t.Errorf("Spark reads %s rows of branch %s, want %d", got, name, len(model[name]))
+		}
+		t.Logf("branch %s: %d rows, %d of them published while Spark worked", name, len(model[name]), len(published[name]))
+	}
+	s.run(t, "verify", "--all")
+	s.stop(t)
+	s.run(t, "verify", "--all", "--data", filepath.Join(s.dir, "data"))
+}
+
+// changeWithSpark changes a table, and the model in the same way.
+func changeWithSpark(t *testing.T, sp *spark, table string, model map[int64]event) {
+	t.Helper()
+	change := func(statement string, of func(e event) (event, bool)) {
+		t.Helper()
+		sp.sql(t, statement)
+		for id, e := range model {
+			if next, kept := of(e); kept {
+				model[id] = next
+			} else {
+				delete(model, id)
+			}
+		}
+	}
+	sp.sql(t, "insert into "+table+" (id, region, magnitude, at) select id + 1500, region, magnitude, at from "+table+" where id < 20")
+	for id := range int64(20) {
+		e := model[id]
+		e.ID += 1500
+		model[e.ID] = e
+	}
+	change("update "+table+" set magnitude = magnitude + 0.5 where id < 100", func(e event) (event, bool) {
+		if e.ID < 100 {
+			magnitude := *e.Magnitude + 0.5
+			e.Magnitude = &magnitude
+		}
+		return e, true
+	})
+	change("delete from "+table+" where id between 200 and 249", func(e event) (event, bool) {
+		return e, e.ID < 200 || e.ID > 249
+	})
+	sp.sql(t, "alter table "+table+" add column reviewed boolean")
+	no := false
+	for id, e := range model {
+		if id < 300 || id >= 1500 {
+			e.Reviewed = &no
+			model[id] = e
+		}
+	}
+	sp.sql(t, "update "+table+" set reviewed = false where id < 300 or id between 1500 and 1999")
+	// Rows that are there get another magnitude, and others are added.
+	sp.sql(t, "merge into "+table+` t using (select id, cast(id as double) as m from range(290, 310) union all select id, 0.25d from range(1600, 1605)) s
+		on t.id = s.id
+		when matched and t.id = 309 then delete
+		when matched then update set t.magnitude = s.m, t.reviewed = true
+		when not matched then insert (id, magnitude, reviewed) values (s.id, s.m, true)`)
+	yes := true
+	for id := int64(290); id < 309; id++ {
+		e, magnitude := model[id], float64(id)
+		e.Magnitude, e.Reviewed = &magnitude, &yes
+		model[id] = e
+	}
+	delete(model, 309)
+	for id := int64(1600); id < 1605; id++ {
+		magnitude := 0.25
+		model[id] = event{ID: id, Magnitude: &magnitude, Reviewed: &yes}
+	}
+}
+
+// maintainWithSpark calls Spark's procedures on a table. Those that would
+// delete files are refused: other branches may have the same files.
+func maintainWithSpark(t *testing.T, sp *spark, catalog string) {
+	t.Helper()
+	call := func(procedure, arguments string) string {
+		return "call " + catalog + ".system." + procedure + "(table => 'default.events'" + arguments + ")"
+	}
+	sp.sql(t, call("rewrite_data_files", ", options => map('rewrite-all', 'true')"))
+	sp.sql(t, call("rewrite_position_delete_files", ""))
+	sp.sql(t, call("rewrite_manifests", ""))
+	const disabled = "GC is disabled"
+	sp.refuses(t, call("expire_snapshots", ", older_than => timestamp '2100-01-01 00:00:00', retain_last => 1"), disabled)
+	sp.refuses(t, call("remove_orphan_files", ""), disabled)
+	sp.refuses(t, "drop table "+catalog+".default.events purge", disabled)
+	sp.refuses(t, "drop table "+catalog+".default.events", "")
+	sp.refuses(t, "alter table "+catalog+".default.events set tblproperties ('gc.enabled'='true')", "")
+}
