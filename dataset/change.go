@@ -168,7 +168,7 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*c
 	if c.expire != nil {
 		ch.drop = c.expire(head)
 	}
-	if c.refs == nil && !evolved && !moved && len(c.Add) == 0 && len(c.Remove) == 0 && c.replace == nil && len(ch.drop) == 0 && !(c.RemoveAll && head.head != nil) &&
+	if c.refs == nil && c.erase == nil && !evolved && !moved && len(c.Add) == 0 && len(c.Remove) == 0 && c.replace == nil && len(ch.drop) == 0 && !(c.RemoveAll && head.head != nil) &&
 		c.pick == 0 && (c.rollback == 0 || c.rollback == head.head.SnapshotID) {
 		return nil, nil
 	}
@@ -214,10 +214,14 @@ func (c *change) evolve() error {
 	return c.builder.SetProperties(iceberg.Properties{table.DefaultNameMappingKey: names})
 }
 
-// build makes the new metadata; what must be put before it is in c.puts.
+// build makes the new metadata, nil if nothing changes after all; what must be
+// put before it is in c.puts.
 func (c *change) build(ctx context.Context, commit *Commit) (table.Metadata, error) {
 	if c.built != nil {
 		return c.built, nil
+	}
+	if commit.erase != nil {
+		return c.eraseMetadata(ctx, commit.erase)
 	}
 	if commit.rollback != 0 {
 		if err := c.builder.SetSnapshotRef(table.MainBranch, commit.rollback, table.BranchRef); err != nil {

@@ -45,7 +45,7 @@ func (d *Datasets) openRaw(ctx context.Context, location string) (objstore.Objec
 	}
 	o, err := d.store.Open(ctx, key)
 	if errors.Is(err, record.ErrNotFound) {
-		return nil, fmt.Errorf("the table names the file but it is missing: %w", record.ErrCorrupt)
+		return nil, fmt.Errorf("the table names the file but it is missing: %w", errMissing)
 	}
 	return o, err
 }

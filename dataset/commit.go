@@ -53,6 +53,8 @@ type Commit struct {
 
 	// replace: the files of Add take the place of live ones.
 	replace *replacement
+	// erase, if set, takes rows out of all snapshots; no other member is set.
+	erase *erasing
 	// expire, if set, names snapshots of the head to drop.
 	expire func(head *Table) []int64
 	// refs, if set, changes refs, and tells whether it did; a commit with it does
@@ -155,11 +157,18 @@ func (d *Datasets) Load(ctx context.Context, id string) (*Table, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	location, err := d.pointers.TablePointer(ctx, id)
-	if err != nil {
-		return nil, fmt.Errorf("dataset: load table %s: %w", id, err)
+	for last := ""; ; {
+		location, err := d.pointers.TablePointer(ctx, id)
+		if err != nil {
+			return nil, fmt.Errorf("dataset: load table %s: %w", id, err)
+		}
+		t, err := d.loadMetadata(ctx, id, location)
+		// Old metadata files go when rows are erased, and the pointer before them.
+		if !errors.Is(err, errMissing) || location == last {
+			return t, err
+		}
+		last = location
 	}
-	return d.loadMetadata(ctx, id, location)
 }
 
 // LoadAt returns the table id as the metadata file at location describes it.
@@ -201,6 +210,12 @@ func (d *Datasets) Commit(ctx context.Context, id string, c Commit) (*Table, err
 			return head, nil
 		}
 		next, err := d.tryCommit(ctx, head, commitID, &c)
+		if errors.Is(err, errMissing) || errors.Is(err, record.ErrBusy) {
+			// An erasure may have put other files into the place of the head's.
+			if at, lookErr := d.pointers.TablePointer(ctx, id); lookErr == nil && at != head.location {
+				err = errMoved
+			}
+		}
 		if !errors.Is(err, errMoved) {
 			return next, err
 		}
@@ -259,6 +274,9 @@ func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, 
 	meta, err := ch.build(ctx, c)
 	if err != nil {
 		return nil, err
+	}
+	if meta == nil {
+		return head, nil
 	}
 	location, data, err := encodeMetadata(meta, head.location)
 	if err != nil {

@@ -125,6 +125,9 @@ func (t *Table) Files(ctx context.Context, snapshotID int64) iter.Seq2[FileInfo,
 type fileSet struct {
 	data    []iceberg.ManifestEntry // by sequence number, then as committed
 	deletes []iceberg.ManifestEntry
+	// without, if set, are the positions of rows that are left out of the one data
+	// file, whatever deletes say.
+	without []int64
 }
 
 // liveFiles reads the manifests of a snapshot.
@@ -136,7 +139,7 @@ func (t *Table) liveFiles(ctx context.Context, snapshotID int64) (fileSet, error
 	}
 	manifests, err := t.d.readManifests(ctx, s)
 	if err != nil {
-		return set, err
+		return set, t.missing(ctx, err)
 	}
 	for _, m := range manifests {
 		if !live(m) {
@@ -144,7 +147,7 @@ func (t *Table) liveFiles(ctx context.Context, snapshotID int64) (fileSet, error
 		}
 		entries, err := t.d.readEntries(ctx, m)
 		if err != nil {
-			return set, err
+			return set, t.missing(ctx, err)
 		}
 		if m.ManifestContent() == iceberg.ManifestContentDeletes {
 			set.deletes = append(set.deletes, entries...)

@@ -59,6 +59,23 @@ func checkSum(location string, data []byte) error {
 	return nil
 }
 
+// errMissing marks errors over files that a table names and that are not there:
+// damage, unless an erasure has put others into their place.
+var errMissing = fmt.Errorf("no such file: %w", record.ErrCorrupt)
+
+// missing tells damage from a version that is gone: ErrBusy if rows were erased
+// since t was loaded.
+func (t *Table) missing(ctx context.Context, err error) error {
+	if !errors.Is(err, errMissing) {
+		return err
+	}
+	now, loadErr := t.d.Load(ctx, t.id)
+	if loadErr == nil && now.Property(erasedKey) != t.Property(erasedKey) {
+		return fmt.Errorf("dataset: rows of table %s were erased while it was read; read again: %w", t.id, record.ErrBusy)
+	}
+	return err
+}
+
 // maxMetaBytes bounds a metadata file or manifest that is read.
 const maxMetaBytes = 512 << 20
 
@@ -71,7 +88,7 @@ func (d *Datasets) readMeta(ctx context.Context, location string) ([]byte, error
 	}
 	data, err := objstore.Get(ctx, d.store, key, maxMetaBytes)
 	if errors.Is(err, record.ErrNotFound) {
-		return nil, fmt.Errorf("dataset: %s is named by a table but missing: %w", location, record.ErrCorrupt)
+		return nil, fmt.Errorf("dataset: %s is named by a table but missing: %w", location, errMissing)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("dataset: read %s: %w", location, err)

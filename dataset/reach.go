@@ -12,7 +12,7 @@ import (
 type Reached struct {
 	Location string
 	// What it is: "metadata", "manifest list", "manifest", "data file",
-	// "delete file" or "statistics".
+	// "delete file", "statistics" or "note on erasures".
 	What string
 	// Former: only an older metadata file that is still listed leads to it; its
 	// snapshots may have expired, and the file be gone.
@@ -68,6 +68,9 @@ func (w *reachWalk) first(location string) bool {
 }
 
 func (w *reachWalk) metadata(ctx context.Context, m table.Metadata, former bool) bool {
+	if note := m.Properties()[erasedKey]; note != "" && !w.yield(Reached{Location: note, What: "note on erasures", Former: former}) {
+		return false
+	}
 	for s := range m.Statistics() {
 		if !w.yield(Reached{Location: s.StatisticsPath, What: "statistics", Former: former, Bytes: s.FileSizeInBytes}) {
 			return false

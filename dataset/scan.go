@@ -69,7 +69,7 @@ func (t *Table) stream(ctx context.Context, o ScanOptions, find func(context.Con
 		out := make(chan arrow.RecordBatch, 1)
 		done := make(chan error, 1)
 		go func() {
-			err := t.scan(ctx, o, find, out)
+			err := t.missing(ctx, t.scan(ctx, o, find, out))
 			close(out)
 			done <- err
 		}()
@@ -150,7 +150,11 @@ func (t *Table) scan(ctx context.Context, o ScanOptions, find func(context.Conte
 			s.stats.FilesSkipped++
 			continue
 		}
-		if err := s.file(ctx, e.DataFile(), deletes.of(e)); err != nil {
+		without := deletes.of(e)
+		if files.without != nil {
+			without = files.without
+		}
+		if err := s.file(ctx, e.DataFile(), without); err != nil {
 			return fmt.Errorf("dataset: scan %s: %w", e.DataFile().FilePath(), err)
 		}
 	}
