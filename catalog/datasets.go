@@ -203,6 +203,13 @@ func startBranch(ctx context.Context, tx *sql.Tx, stream StreamID, n *BranchStar
 	if b.Stream != stream {
 		return Branch{}, nil, fmt.Errorf("%w: it belongs to %v", record.ErrInvalid, b.Stream)
 	}
+	var open int
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM transactions WHERE branch_id = $1 AND state = 'OPEN'`, b.ID).Scan(&open); err != nil {
+		return Branch{}, nil, err
+	}
+	if open > 0 {
+		return Branch{}, nil, fmt.Errorf("%w: a transaction is open on it; commit or abort it first", record.ErrConflict)
+	}
 	var at string
 	if err := tx.QueryRowContext(ctx, `SELECT location FROM table_pointers WHERE table_uuid = $1`, b.TableUUID).Scan(&at); err != nil {
 		return Branch{}, nil, notFound(err, "its table was not created yet")
