@@ -168,11 +168,15 @@ func (d *Datasets) reached(ctx context.Context, id string) (keys map[string]bool
 	if !ok {
 		return nil, 0, fmt.Errorf("the keeper of the tables' pointers does not tell which ones share files: %w", record.ErrInvalid)
 	}
+	// First: what is committed between the two looks is seen by the second.
+	out, err := d.staged(ctx, id)
+	if err != nil {
+		return nil, 0, err
+	}
 	all, err := sharing.TablesSharing(ctx, id)
 	if err != nil {
 		return nil, 0, err
 	}
-	out := map[string]bool{}
 	for other, location := range all {
 		t, err := d.loadMetadata(ctx, other, location)
 		if errors.Is(err, record.ErrCorrupt) {

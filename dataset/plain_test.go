@@ -260,3 +260,48 @@ func TestRollbackAndCherryPick(t *testing.T) {
 	wantIs(t, err, record.ErrConflict)
 	e.wantValues(e.load(), 1, 3, 4, 5)
 }
+
+// staging is pointers that also keep files that wait for their commit.
+type staging struct {
+	*pointers
+	files []string
+}
+
+func (s *staging) StagedBelow(_ context.Context, prefix string) (below []string, _ error) {
+	for _, f := range s.files {
+		if strings.HasPrefix(f, prefix) {
+			below = append(below, f)
+		}
+	}
+	return below, nil
+}
+
+// TestCollectKeepsStaged: files that wait for a commit stay, however old, and go a
+// grace after they ceased to.
+func TestCollectKeepsStaged(t *testing.T) {
+	t.Parallel()
+	e := newMemEnv(t)
+	table := e.createPlain(numbers())
+	f := e.plainFile(table, "", 1)
+	c := &clock{ms: 1e12}
+	keeper := &staging{e.pointers, []string{f.Path()}}
+	d := dataset.New(e.store, keeper, dataset.Options{Now: c.now})
+	collect := func() int {
+		t.Helper()
+		c.pass(unit)
+		out, err := d.Collect(t.Context(), e.id, dataset.CollectOptions{Grace: unit / 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.Deleted
+	}
+	for range 3 {
+		if n := collect(); n != 0 {
+			t.Fatalf("%d files collected", n)
+		}
+	}
+	keeper.files = nil
+	if first, second := collect(), collect(); first != 0 || second != 1 {
+		t.Errorf("collected %d, then %d files", first, second)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"github.com/apache/iceberg-go"
 	"github.com/google/uuid"
 
+	"github.com/thermocline/thermocline/dataset/objstore"
 	"github.com/thermocline/thermocline/record"
 )
 
@@ -60,3 +61,28 @@ func (t *Table) StagedFile(text []byte) (DataFile, error) {
 // Discard deletes a file that was written and will certainly not be committed.
 // Failing leaves an orphan, which Collect finds.
 func (d *Datasets) Discard(ctx context.Context, f DataFile) { d.remove(ctx, []string{f.Path()}) }
+
+// StagedFiles is what Pointers may offer in addition: where the files lie that
+// wait for a commit and have no time limit. Collect leaves them alone.
+type StagedFiles interface {
+	StagedBelow(ctx context.Context, prefix string) (locations []string, err error)
+}
+
+// staged returns the keys of the files of table id that wait for their commit.
+func (d *Datasets) staged(ctx context.Context, id string) (map[string]bool, error) {
+	out := map[string]bool{}
+	keeper, ok := d.pointers.(StagedFiles)
+	if !ok {
+		return out, nil
+	}
+	locations, err := keeper.StagedBelow(ctx, objstore.URI(d.store, id)+"/")
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range locations {
+		if key, err := objstore.Key(d.store, l); err == nil {
+			out[key] = true
+		}
+	}
+	return out, nil
+}
