@@ -101,7 +101,8 @@ func (c *Catalog) BeginTransaction(ctx context.Context, n Transaction) (t Transa
 		now := millis(c.now())
 		made, err := changed(ctx, tx, `INSERT INTO transactions
 			(id, branch_id, type, state, filter, files, row_count, bytes, snapshot_id, created_ms, used_ms, ended_ms)
-			SELECT $1, b.id, $2, 'OPEN', $3, 0, 0, 0, 0, $4, $4, 0 FROM branches b WHERE b.id = $5 ON CONFLICT DO NOTHING`,
+			SELECT $1, b.id, $2, 'OPEN', $3, 0, 0, 0, 0, $4, $4, 0 FROM branches b JOIN streams s ON s.id = b.stream_id
+			WHERE b.id = $5 AND s.kind = 'DATASET' ON CONFLICT DO NOTHING`,
 			n.ID, n.Type, n.Filter, now, n.Branch)
 		if err != nil {
 			return err
@@ -115,7 +116,7 @@ func (c *Catalog) BeginTransaction(ctx context.Context, n Transaction) (t Transa
 		}
 		var open string
 		if err := tx.QueryRowContext(ctx, `SELECT id FROM transactions WHERE branch_id = $1 AND state = 'OPEN'`, n.Branch).Scan(&open); err != nil {
-			return notFound(err, "there is no such branch")
+			return notFound(err, "there is no such branch of a dataset without a stream")
 		}
 		return fmt.Errorf("%w: transaction %s is open; commit or abort it first", record.ErrConflict, open)
 	})
@@ -221,6 +222,15 @@ func scanStaged(row scanner) (StagedFile, error) {
 	var body string
 	err := row.Scan(&f.Name, &f.Location, &f.Rows, &f.Bytes, &body)
 	f.Body = []byte(body)
+	return f, err
+}
+
+// StagedFile finds a file of an OPEN transaction by its name.
+func (c *Catalog) StagedFile(ctx context.Context, id, name string) (f StagedFile, err error) {
+	err = c.read(ctx, fmt.Sprintf("find file %s of transaction %s", clip(name), clip(id)), func(ctx context.Context, db *sql.DB) error {
+		f, err = scanStaged(db.QueryRowContext(ctx, `SELECT `+stagedColumns+` FROM transaction_files f WHERE f.transaction_id = $1 AND f.name = $2`, id, name))
+		return notFound(err, "there is no such file, or the transaction has ended")
+	})
 	return f, err
 }
 

@@ -234,6 +234,22 @@ func startBranch(ctx context.Context, tx *sql.Tx, stream StreamID, n *BranchStar
 	return b, sc, err
 }
 
+// SwapDatasetPointer is SwapTablePointer for a table of a DATASET. Once it is a
+// stream, record.ErrFenced: who decided by what a dataset may decides again.
+func (c *Catalog) SwapDatasetPointer(ctx context.Context, tableUUID, from, to string) error {
+	return c.write(ctx, fmt.Sprintf("swap the pointer of table %s", clip(tableUUID)), func(ctx context.Context, tx *sql.Tx) error {
+		var kind Kind
+		err := tx.QueryRowContext(ctx, `SELECT s.kind FROM branches b JOIN streams s ON s.id = b.stream_id WHERE b.table_uuid = $1`, tableUUID).Scan(&kind)
+		if err != nil {
+			return notFound(err, "the table was not created yet, or was deleted")
+		}
+		if kind != KindDataset {
+			return fmt.Errorf("%w: a stream was started on it; look at it again", record.ErrFenced)
+		}
+		return c.swapPointer(ctx, tx, Swap{tableUUID, from, to})
+	})
+}
+
 // RenameStream gives a stream or dataset another name, in the same namespace or
 // another one, which must exist. Cursors, subscribers and tables stay as they are.
 // record.ErrExists if the name is taken.
