@@ -31,6 +31,8 @@ type change struct {
 	summary    summary
 	extra      map[string]string // of the snapshot's summary
 	puts       []pending
+	edits      *edit
+	written    []string       // delete files that are durable already
 	drop       []int64        // snapshots that expire
 	built      table.Metadata // what staging.stage has built already
 }
@@ -136,12 +138,13 @@ func nameMapping(s *iceberg.Schema) (string, error) {
 	return string(b), nil
 }
 
-// newChange begins the change that c makes to head; nil if it makes none.
-func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*change, error) {
+// newChange begins the change that c, with the edit e if it has one, makes to
+// head; nil if it makes none.
+func newChange(ctx context.Context, head *Table, commitID string, c *Commit, e *edit) (*change, error) {
 	if c.updates != nil {
 		return c.updates.stage(ctx, head)
 	}
-	ch := &change{base: head, commitID: commitID, schema: head.Schema(), sequence: head.meta.LastSequenceNumber() + 1}
+	ch := &change{base: head, commitID: commitID, edits: e, schema: head.Schema(), sequence: head.meta.LastSequenceNumber() + 1}
 	evolved := false
 	if c.Schema != nil {
 		s, err := icebergSchema(c.Schema)
@@ -157,6 +160,12 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*c
 			ch.schema = s
 		}
 	}
+	if e != nil && e.schema != nil {
+		if err := checkEvolution(head.meta, e.schema, false); err != nil {
+			return nil, err
+		}
+		ch.schema, evolved = e.schema, true
+	}
 	moved := false
 	if c.Marker != nil {
 		old, err := head.Marker()
@@ -168,7 +177,7 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit) (*c
 	if c.expire != nil {
 		ch.drop = c.expire(head)
 	}
-	if c.refs == nil && c.erase == nil && !evolved && !moved && len(c.Add) == 0 && len(c.Remove) == 0 && c.replace == nil && len(ch.drop) == 0 && !(c.RemoveAll && head.head != nil) &&
+	if c.refs == nil && c.erase == nil && !evolved && !moved && len(c.Add) == 0 && len(c.Remove) == 0 && c.replace == nil && e == nil && len(ch.drop) == 0 && !(c.RemoveAll && head.head != nil) &&
 		c.pick == 0 && (c.rollback == 0 || c.rollback == head.head.SnapshotID) {
 		return nil, nil
 	}
@@ -228,7 +237,7 @@ func (c *change) build(ctx context.Context, commit *Commit) (table.Metadata, err
 			return nil, fmt.Errorf("dataset: move the head of table %s: %w", c.base.id, err)
 		}
 	}
-	if len(commit.Add) > 0 || commit.RemoveAll || len(commit.Remove) > 0 || commit.Marker != nil || commit.replace != nil || commit.pick != 0 {
+	if len(commit.Add) > 0 || commit.RemoveAll || len(commit.Remove) > 0 || commit.Marker != nil || commit.replace != nil || commit.pick != 0 || c.edits != nil {
 		if err := c.snapshot(ctx, commit); err != nil {
 			return nil, err
 		}
@@ -285,6 +294,14 @@ func (c *change) snapshot(ctx context.Context, commit *Commit) error {
 		if marker, err = c.carried(); err != nil {
 			return err
 		}
+	case c.edits != nil:
+		operation = table.Operation(c.edits.operation)
+		if manifests, inherited, err = c.edit(ctx, c.edits, inherited); err != nil {
+			return err
+		}
+		if marker, err = c.carried(); err != nil {
+			return err
+		}
 	case commit.RemoveAll:
 		operation = table.OpOverwrite
 		if inherited, err = c.removeAll(ctx, inherited); err != nil {
@@ -314,6 +331,9 @@ func (c *change) add(operation table.Operation, manifests []iceberg.ManifestFile
 	props := c.summary.properties(c.base.head)
 	maps.Copy(props, c.extra)
 	props[commitIDKey] = c.commitID
+	if c.edits != nil {
+		maps.Copy(props, c.edits.props)
+	}
 	if marker != nil {
 		m, err := marker.properties()
 		if err != nil {
@@ -339,6 +359,11 @@ func (c *change) add(operation table.Operation, manifests []iceberg.ManifestFile
 	if marker != nil {
 		if err := c.builder.SetSnapshotRef(markerTag, c.snapshotID, table.TagRef); err != nil {
 			return fmt.Errorf("dataset: tag the marker of table %s: %w", c.base.id, err)
+		}
+	}
+	if c.edits != nil && c.edits.tag != "" {
+		if err := c.builder.SetSnapshotRef(c.edits.tag, c.snapshotID, table.TagRef); err != nil {
+			return fmt.Errorf("dataset: tag a snapshot of table %s: %w", c.base.id, err)
 		}
 	}
 	return nil

@@ -64,6 +64,9 @@ type Commit struct {
 	updates *staging
 	// rollback makes this ancestor the head; pick adds the files of this snapshot.
 	rollback, pick int64
+	// plan, if set, says on each attempt which files come and go; nil: none do,
+	// and the commit ends with the head.
+	plan func(ctx context.Context, head *Table) (*edit, error)
 }
 
 // landed tells whether an earlier attempt, perhaps of an earlier call, has made the
@@ -264,7 +267,17 @@ func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, 
 			return nil, fmt.Errorf("dataset: commit to table %s refused: %w", head.id, err)
 		}
 	}
-	ch, err := newChange(ctx, head, commitID, c)
+	var e *edit
+	if c.plan != nil {
+		var err error
+		if e, err = c.plan(ctx, head); err != nil {
+			return nil, fmt.Errorf("dataset: commit to table %s refused: %w", head.id, err)
+		}
+		if e == nil {
+			return head, nil
+		}
+	}
+	ch, err := newChange(ctx, head, commitID, c, e)
 	if err != nil {
 		return nil, err
 	}
@@ -273,6 +286,7 @@ func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, 
 	}
 	meta, err := ch.build(ctx, c)
 	if err != nil {
+		d.remove(context.WithoutCancel(ctx), ch.written) // nothing names them
 		return nil, err
 	}
 	if meta == nil {
@@ -286,7 +300,7 @@ func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, 
 	if err := d.putAll(ctx, puts); err != nil {
 		// A crash or failure here leaves orphans: no name of this attempt
 		// was told to anybody, and no other attempt uses it again.
-		d.remove(context.WithoutCancel(ctx), locations(puts))
+		d.remove(context.WithoutCancel(ctx), append(locations(puts), ch.written...))
 		return nil, fmt.Errorf("dataset: commit to table %s: %w", head.id, err)
 	}
 	// A crash here leaves orphans too; the table is still the old one.
@@ -295,7 +309,7 @@ func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, 
 		// its files gone, however the pointer may move.
 		refused := errors.Is(err, errMoved) && !errors.Is(err, errMovedAfterAll)
 		if refused || errors.Is(err, record.ErrNotFound) || errors.Is(err, record.ErrFenced) {
-			d.remove(context.WithoutCancel(ctx), locations(puts))
+			d.remove(context.WithoutCancel(ctx), append(locations(puts), ch.written...))
 		}
 		return nil, err
 	}

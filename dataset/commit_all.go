@@ -133,7 +133,7 @@ func (d *Datasets) tryCommitAll(ctx context.Context, pointers PointerSwaps, all 
 
 // stageOne makes what the change of one table needs durable; nil if it changes nothing.
 func (d *Datasets) stageOne(ctx context.Context, head *Table, c *Commit) (*staged, error) {
-	ch, err := newChange(ctx, head, "", c)
+	ch, err := newChange(ctx, head, "", c, nil)
 	if err != nil || ch == nil {
 		return nil, err
 	}

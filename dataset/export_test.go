@@ -58,3 +58,30 @@ func ChooseRun(files []Candidate, target int64) (from, to int) {
 	}
 	return chooseRun(c, target)
 }
+
+// Edit commits what an engine might: files that go, rows that are deleted by
+// position, files that come.
+func (d *Datasets) Edit(ctx context.Context, id string, remove []string, deleted map[string][]int64, add ...DataFile) error {
+	_, err := d.Commit(ctx, id, Commit{plan: func(ctx context.Context, head *Table) (*edit, error) {
+		e := &edit{operation: "overwrite", remove: map[string]bool{}, deleted: map[string]*positions{}}
+		for _, path := range remove {
+			e.remove[path] = true
+		}
+		files, err := find(ctx, d, head.head, func(iceberg.ManifestEntry) bool { return true })
+		if err != nil {
+			return nil, err
+		}
+		for path, at := range deleted {
+			e.deleted[path] = &positions{file: files[path].DataFile(), at: at}
+		}
+		for _, f := range add {
+			spec, err := unpartitioned(head.meta)
+			if err != nil {
+				return nil, err
+			}
+			e.add = append(e.add, addition{file: f.file, spec: spec})
+		}
+		return e, nil
+	}})
+	return err
+}

@@ -277,11 +277,18 @@ type summary struct {
 	removedFiles, removedRows, removedBytes int64
 	removedDeletes                          int64
 	removedPos, removedEq                   int64
+	addedDeletes, addedPos                  int64
 }
 
 func (s *summary) added(f iceberg.DataFile) {
 	s.addedFiles++
 	s.addedRows += f.Count()
+	s.addedBytes += f.FileSizeBytes()
+}
+
+func (s *summary) addedDelete(f iceberg.DataFile) {
+	s.addedDeletes++
+	s.addedPos += f.Count()
 	s.addedBytes += f.FileSizeBytes()
 }
 
@@ -315,6 +322,8 @@ func (s *summary) properties(parent *table.Snapshot) map[string]string {
 	put(removedFilesKey, s.removedFiles)
 	put(removedRowsKey, s.removedRows)
 	put(removedBytesKey, s.removedBytes)
+	put(addedDeletesKey, s.addedDeletes)
+	put(addedPosDeletesKey, s.addedPos)
 	put(removedDeletesKey, s.removedDeletes)
 	put(removedPosDeletesKey, s.removedPos)
 	put(removedEqDeletesKey, s.removedEq)
@@ -334,8 +343,8 @@ func (s *summary) properties(parent *table.Snapshot) map[string]string {
 	total(totalFilesKey, s.addedFiles-s.removedFiles)
 	total(totalRowsKey, s.addedRows-s.removedRows)
 	total(totalBytesKey, s.addedBytes-s.removedBytes)
-	total(totalDeletesKey, -s.removedDeletes)
-	total(totalPosDeletesKey, -s.removedPos)
+	total(totalDeletesKey, s.addedDeletes-s.removedDeletes)
+	total(totalPosDeletesKey, s.addedPos-s.removedPos)
 	total(totalEqDeletesKey, -s.removedEq)
 	return p
 }

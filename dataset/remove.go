@@ -23,7 +23,7 @@ func (c *change) removeFiles(ctx context.Context, paths []string, manifests []ic
 		if !live(old) {
 			continue
 		}
-		if old.ManifestContent() != iceberg.ManifestContentData {
+		if left == 0 || old.ManifestContent() != iceberg.ManifestContentData {
 			out = append(out, old)
 			continue
 		}

@@ -3,7 +3,6 @@ package dataset
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/thermocline/thermocline/record"
@@ -113,6 +112,20 @@ func (s rowSet) has(view record.ViewNumber, p record.Partition, o record.Offset)
 	return found || i > 0 && s[i-1].sameLog(r) && o < s[i-1].End
 }
 
+// meets tells of a file's bounds, of one view, whether the set may hold rows of it.
+func (s rowSet) meets(r systemRange) bool {
+	if !r.known || r.partLo < 0 || r.partHi >= record.MaxPartitions {
+		return true
+	}
+	for p := r.partLo; p <= r.partHi; p++ {
+		file := rowSet{{record.ViewNumber(r.viewLo), record.Partition(p), record.Range{Start: record.Offset(r.offsetLo), End: record.Offset(r.offsetHi) + 1}}}
+		if len(file.and(s)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // rowSetBuilder collects identities one by one; those that follow each other
 // cost nothing.
 type rowSetBuilder struct {
@@ -171,20 +184,4 @@ func (e extents) set() rowSet {
 		}
 	}
 	return newRowSet(out)
-}
-
-// covers tells of a file's bounds whether all its rows lie within the extents,
-// and whether none does. Both false: look closer.
-func (e extents) covers(r systemRange) (all, none bool) {
-	if !r.known || r.viewLo != r.viewHi || r.partLo < 0 || r.partHi >= record.MaxPartitions || r.viewLo < 1 || r.viewLo > math.MaxInt32 {
-		return false, false
-	}
-	offsets := e[record.ViewNumber(r.viewLo)]
-	all, none = true, true
-	for p := r.partLo; p <= r.partHi; p++ {
-		at := int64(offsets.At(record.Partition(p)))
-		all = all && r.offsetHi < at
-		none = none && r.offsetLo >= at
-	}
-	return all, none
 }

@@ -120,6 +120,8 @@ const (
 	totalRowsKey    = "total-records"
 	totalBytesKey   = "total-files-size"
 
+	addedDeletesKey      = "added-delete-files"
+	addedPosDeletesKey   = "added-position-deletes"
 	removedDeletesKey    = "removed-delete-files"
 	totalDeletesKey      = "total-delete-files"
 	totalPosDeletesKey   = "total-position-deletes"
