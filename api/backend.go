@@ -22,6 +22,8 @@ import (
 // people as it is, so it names operation, object and remedy.
 type Backend struct {
 	Streams     Streams
+	Branches    Branches
+	Tags        Tags
 	Schemas     Schemas
 	Publisher   Publisher
 	Producers   Producers

@@ -99,11 +99,13 @@ func sound(id string) bool {
 // queries holds the query parameters of each operation that has any. An
 // unknown one is an error: a misspelt "where" must not return every row.
 var queries = map[string][]string{
-	"GET /v1/streams": {"limit", "pageToken"},
+	"GET /v1/streams":                                                       {"limit", "pageToken"},
+	"GET /v1/streams/:stream/branches":                                      {"limit", "pageToken"},
+	"DELETE /v1/streams/:stream/branches/:branch":                           {"deleteSubscribers"},
 	"GET /v1/streams/:stream/branches/:branch/schema/versions":              {"limit", "pageToken"},
 	"POST /v1/streams/:stream/branches/:branch/rows":                        {"onError", "unknownFields"},
-	"GET /v1/streams/:stream/branches/:branch/rows":                         {"format", "columns", "where", "from", "limit", "consistency", "system", "numbers", "end"},
-	"GET /v1/streams/:stream/branches/:branch/tail":                         {"format", "from", "columns", "where", "consistency", "system", "numbers", "cursors"},
+	"GET /v1/streams/:stream/branches/:branch/rows":                         {"format", "columns", "where", "from", "limit", "consistency", "system", "fallback", "numbers", "end"},
+	"GET /v1/streams/:stream/branches/:branch/tail":                         {"format", "from", "columns", "where", "consistency", "system", "fallback", "numbers", "cursors"},
 	"GET /v1/streams/:stream/branches/:branch/subscribers":                  {"limit", "pageToken"},
 	"GET /v1/streams/:stream/branches/:branch/subscribers/:subscriber/rows": {"member", "resume", "format", "columns", "where", "system", "numbers"},
 	"GET /v1/streams/:stream/branches/:branch/verify":                       {"producerColumn", "sequenceColumn", "graceSeconds"},

@@ -50,11 +50,15 @@ func (a *API) ReadRows(c *gin.Context, stream, branch string, params rest.ReadRo
 		return
 	}
 	defer a.reads.leave(name)
+	if branch, ok = a.fallback(c, name, branch, params.Fallback); !ok {
+		return
+	}
 	result, err := a.b.Reader.Read(c.Request.Context(), name, branch, q)
 	if err != nil {
 		a.fail(c, err)
 		return
 	}
+	c.Header(headerBranch, branch)
 	out := a.streamWriter(c)
 	enc, err := newEncoder(format, out, result.Schema, asText)
 	if err != nil {

@@ -27,12 +27,16 @@ func (a *API) TailRows(c *gin.Context, stream, branch string, params rest.TailRo
 		return
 	}
 	defer a.tails.leave(name)
+	if branch, ok = a.fallback(c, name, branch, params.Fallback); !ok {
+		return
+	}
 	marks := format == formatSSE || params.Cursors != nil && *params.Cursors == rest.TailRowsParamsCursorsLine
 	a.push(c, format, asText, func(ctx context.Context) (*schema.Schema, iter.Seq2[pushed, error], error) {
 		result, err := a.b.Reader.Tail(ctx, name, branch, q)
 		if err != nil {
 			return nil, nil, err
 		}
+		c.Header(headerBranch, branch)
 		return result.Schema, tailed(result, marks), nil
 	})
 }

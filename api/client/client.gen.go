@@ -424,6 +424,30 @@ type Branch struct {
 	View int32 `json:"view"`
 }
 
+// BranchDetail defines model for BranchDetail.
+type BranchDetail struct {
+	// ChangedAt Last change of settings, schema, view or policy
+	ChangedAt time.Time      `json:"changedAt"`
+	CreatedAt time.Time      `json:"createdAt"`
+	Name      string         `json:"name"`
+	Origin    *BranchOrigin  `json:"origin,omitempty"`
+	Policy    BranchPolicy   `json:"policy"`
+	Schema    *SchemaVersion `json:"schema,omitempty"`
+	Settings  *Settings      `json:"settings,omitempty"`
+
+	// Table UUID of its Iceberg table
+	Table string `json:"table"`
+
+	// View Number of the branch's current view within its stream, from 1; a reset makes a new one
+	View int32 `json:"view"`
+}
+
+// BranchList defines model for BranchList.
+type BranchList struct {
+	Branches      []BranchSummary `json:"branches"`
+	NextPageToken *string         `json:"nextPageToken,omitempty"`
+}
+
 // BranchMetrics defines model for BranchMetrics.
 type BranchMetrics struct {
 	Archive    ArchiveMetrics `json:"archive"`
@@ -434,6 +458,71 @@ type BranchMetrics struct {
 	// Log The log that all streams share; absent for an engine without one
 	Log  *LogMetrics `json:"log,omitempty"`
 	View int32       `json:"view"`
+}
+
+// BranchOrigin defines model for BranchOrigin.
+type BranchOrigin struct {
+	// Branch The name that the other branch had then
+	Branch string `json:"branch"`
+
+	// Snapshot Id of the snapshot of its dataset that this branch began with; absent: it had none
+	Snapshot *string `json:"snapshot,omitempty"`
+}
+
+// BranchPolicy defines model for BranchPolicy.
+type BranchPolicy struct {
+	// ExpireAfter Absent: never
+	ExpireAfter *string `json:"expireAfter,omitempty"`
+
+	// MaxSnapshotAge Absent: the default of the server
+	MaxSnapshotAge *string `json:"maxSnapshotAge,omitempty"`
+
+	// MinSnapshots Absent: the default of the server
+	MinSnapshots *int `json:"minSnapshots,omitempty"`
+	Protected    bool `json:"protected"`
+}
+
+// BranchPolicyPatch defines model for BranchPolicyPatch.
+type BranchPolicyPatch struct {
+	// ExpireAfter How long after its last change the branch is deleted, like `72h`; `0s` is never
+	ExpireAfter *string `json:"expireAfter,omitempty"`
+
+	// MaxSnapshotAge How long a snapshot is kept after a newer one took its place, like `120h`; `0s` is the default of the server
+	MaxSnapshotAge *string `json:"maxSnapshotAge,omitempty"`
+
+	// MinSnapshots How many of the newest snapshots stay whatever their age; 0 is the default
+	MinSnapshots *int `json:"minSnapshots,omitempty"`
+
+	// Protected Cannot be deleted, alone or with its stream, nor reset
+	Protected *bool `json:"protected,omitempty"`
+}
+
+// BranchSource The present state of a branch, or one of the other places; at most one of those
+type BranchSource struct {
+	Branch *string `json:"branch,omitempty"`
+
+	// Cursor The rows below it; there must be a snapshot that ends there
+	Cursor *string `json:"cursor,omitempty"`
+
+	// Snapshot Id of a snapshot of its dataset
+	Snapshot *string `json:"snapshot,omitempty"`
+
+	// Tag Tag of its dataset
+	Tag *string `json:"tag,omitempty"`
+
+	// Time The snapshot that was the newest then
+	Time *time.Time `json:"time,omitempty"`
+}
+
+// BranchSummary defines model for BranchSummary.
+type BranchSummary struct {
+	ChangedAt time.Time     `json:"changedAt"`
+	CreatedAt time.Time     `json:"createdAt"`
+	Name      string        `json:"name"`
+	Origin    *BranchOrigin `json:"origin,omitempty"`
+	Policy    BranchPolicy  `json:"policy"`
+	Table     string        `json:"table"`
+	View      int32         `json:"view"`
 }
 
 // CollectFiles defines model for CollectFiles.
@@ -505,6 +594,17 @@ type CompactResult struct {
 // Consistency defines model for Consistency.
 type Consistency string
 
+// CreateBranch defines model for CreateBranch.
+type CreateBranch struct {
+	// From The present state of a branch, or one of the other places; at most one of those
+	From   *BranchSource      `json:"from,omitempty"`
+	Name   string             `json:"name"`
+	Policy *BranchPolicyPatch `json:"policy,omitempty"`
+
+	// Settings Settings to set; what is absent stays, or has its default in a new stream
+	Settings *SettingsPatch `json:"settings,omitempty"`
+}
+
 // CreateStream defines model for CreateStream.
 type CreateStream struct {
 	Name StreamName `json:"name"`
@@ -532,6 +632,15 @@ type CreateSubscriber struct {
 	// Start Where to begin: at the `earliest` row (the default), behind the `latest`, at a `cursor`, or at the first row that
 	// was appended at or after a `time`. Exactly once, a position that is not the end of an epoch makes the rest of that epoch the first one.
 	Start *SubscriberStart `json:"start,omitempty"`
+}
+
+// CreateTag defines model for CreateTag.
+type CreateTag struct {
+	// Name Letters, digits, `_`, `.` and `-`, at least one letter
+	Name string `json:"name"`
+
+	// Snapshot Id of a snapshot; absent: the branch as it is now
+	Snapshot *string `json:"snapshot,omitempty"`
 }
 
 // DataFile defines model for DataFile.
@@ -1079,6 +1188,20 @@ type SubscriberStart struct {
 // SubscriberStartType defines model for SubscriberStart.Type.
 type SubscriberStartType string
 
+// Tag defines model for Tag.
+type Tag struct {
+	// CommittedAt Time of the snapshot
+	CommittedAt    time.Time `json:"committedAt"`
+	Name           string    `json:"name"`
+	SequenceNumber int64     `json:"sequenceNumber"`
+	Snapshot       string    `json:"snapshot"`
+}
+
+// TagList defines model for TagList.
+type TagList struct {
+	Tags []Tag `json:"tags"`
+}
+
 // UnreachedFile defines model for UnreachedFile.
 type UnreachedFile struct {
 	Bytes int64 `json:"bytes"`
@@ -1101,6 +1224,9 @@ type ColumnsParameter = string
 
 // ConsistencyParameter defines model for ConsistencyParameter.
 type ConsistencyParameter = Consistency
+
+// FallbackParameter defines model for FallbackParameter.
+type FallbackParameter = string
 
 // NumbersParameter defines model for NumbersParameter.
 type NumbersParameter string
@@ -1192,6 +1318,21 @@ type ListStreamsParams struct {
 	PageToken *PageTokenParameter `form:"pageToken,omitempty" json:"pageToken,omitempty"`
 }
 
+// ListBranchesParams defines parameters for ListBranches.
+type ListBranchesParams struct {
+	// Limit Most entries of a page; more than 1000 is an error
+	Limit *PageLimitParameter `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// PageToken `nextPageToken` of the page before
+	PageToken *PageTokenParameter `form:"pageToken,omitempty" json:"pageToken,omitempty"`
+}
+
+// DeleteBranchParams defines parameters for DeleteBranch.
+type DeleteBranchParams struct {
+	// DeleteSubscribers Delete its subscribers with it; otherwise a branch that has some is refused
+	DeleteSubscribers *bool `form:"deleteSubscribers,omitempty" json:"deleteSubscribers,omitempty"`
+}
+
 // ReadRowsParams defines parameters for ReadRows.
 type ReadRowsParams struct {
 	// Format Output format; goes before Accept
@@ -1217,6 +1358,10 @@ type ReadRowsParams struct {
 
 	// System Add the system columns `_view`, `_partition_id`, `_offset` and `_timestamp`
 	System *SystemParameter `form:"system,omitempty" json:"system,omitempty"`
+
+	// Fallback Branches to read instead, separated by commas, the first that the stream has, if it lacks the one in the path. The header
+	// `Thermocline-Branch` of the answer says which one was read.
+	Fallback *FallbackParameter `form:"fallback,omitempty" json:"fallback,omitempty"`
 
 	// Numbers `string` writes every LONG beyond ±2^53 and every DECIMAL as a JSON string (NDJSON and SSE)
 	Numbers *ReadRowsParamsNumbers `form:"numbers,omitempty" json:"numbers,omitempty"`
@@ -1339,6 +1484,10 @@ type TailRowsParams struct {
 	// System Add the system columns `_view`, `_partition_id`, `_offset` and `_timestamp`
 	System *SystemParameter `form:"system,omitempty" json:"system,omitempty"`
 
+	// Fallback Branches to read instead, separated by commas, the first that the stream has, if it lacks the one in the path. The header
+	// `Thermocline-Branch` of the answer says which one was read.
+	Fallback *FallbackParameter `form:"fallback,omitempty" json:"fallback,omitempty"`
+
 	// Numbers `string` writes every LONG beyond ±2^53 and every DECIMAL as a JSON string (NDJSON and SSE)
 	Numbers *TailRowsParamsNumbers `form:"numbers,omitempty" json:"numbers,omitempty"`
 
@@ -1395,6 +1544,12 @@ type CollectFilesJSONRequestBody = CollectFiles
 // CreateStreamJSONRequestBody defines body for CreateStream for application/json ContentType.
 type CreateStreamJSONRequestBody = CreateStream
 
+// CreateBranchJSONRequestBody defines body for CreateBranch for application/json ContentType.
+type CreateBranchJSONRequestBody = CreateBranch
+
+// UpdateBranchPolicyJSONRequestBody defines body for UpdateBranchPolicy for application/json ContentType.
+type UpdateBranchPolicyJSONRequestBody = BranchPolicyPatch
+
 // ResetBranchJSONRequestBody defines body for ResetBranch for application/json ContentType.
 type ResetBranchJSONRequestBody = ResetBranch
 
@@ -1415,6 +1570,9 @@ type CommitSubscriberJSONRequestBody = CommitSubscriber
 
 // ResetSubscriberJSONRequestBody defines body for ResetSubscriber for application/json ContentType.
 type ResetSubscriberJSONRequestBody = ResetSubscriber
+
+// CreateTagJSONRequestBody defines body for CreateTag for application/json ContentType.
+type CreateTagJSONRequestBody = CreateTag
 
 // AsRowsBody0 returns the union data inside the RowsBody as a RowsBody0
 func (t RowsBody) AsRowsBody0() (RowsBody0, error) {
@@ -1672,6 +1830,64 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/streams/{stream} (the `GetStream` operationId).
 	GetStream(ctx context.Context, stream StreamParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListBranches List the branches of a stream or dataset in the order of their creation
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches (the `ListBranches` operationId).
+	ListBranches(ctx context.Context, stream StreamParameter, params *ListBranchesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateBranchWithBody Make a branch that begins with the rows of another one
+	//
+	// No data is copied: both branches share the files that are there, and go on by themselves. A branch of a stream has
+	// its own rows, schema, settings, subscribers and dataset. From the present state of a branch it begins with every row that
+	// was acknowledged before the call. The same path works for datasets without a stream.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches (the `CreateBranch` operationId).
+	CreateBranchWithBody(ctx context.Context, stream StreamParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateBranch Make a branch that begins with the rows of another one
+	//
+	// No data is copied: both branches share the files that are there, and go on by themselves. A branch of a stream has
+	// its own rows, schema, settings, subscribers and dataset. From the present state of a branch it begins with every row that
+	// was acknowledged before the call. The same path works for datasets without a stream.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches (the `CreateBranch` operationId).
+	CreateBranch(ctx context.Context, stream StreamParameter, body CreateBranchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteBranch Delete a branch
+	//
+	// Its hot rows and its history go; files that other branches share stay. Any branch but `main` can go at any time, also one
+	// that others were made from. A protected branch is refused.
+	//
+	// Corresponds with DELETE /v1/streams/{stream}/branches/{branch} (the `DeleteBranch` operationId).
+	DeleteBranch(ctx context.Context, stream StreamParameter, branch BranchParameter, params *DeleteBranchParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetBranch Show a branch
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch} (the `GetBranch` operationId).
+	GetBranch(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateBranchPolicyWithBody Protect a branch, or say what is kept of it
+	//
+	// What is absent stays as it is. The policy is the server's: what engines write into the table's refs does not change it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /v1/streams/{stream}/branches/{branch} (the `UpdateBranchPolicy` operationId).
+	UpdateBranchPolicyWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UpdateBranchPolicy Protect a branch, or say what is kept of it
+	//
+	// What is absent stays as it is. The policy is the server's: what engines write into the table's refs does not change it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PATCH /v1/streams/{stream}/branches/{branch} (the `UpdateBranchPolicy` operationId).
+	UpdateBranchPolicy(ctx context.Context, stream StreamParameter, branch BranchParameter, body UpdateBranchPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ArchiveNow Archive now
 	//
@@ -1975,6 +2191,43 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/rows (the `SubscribeRows` operationId).
 	SubscribeRows(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, params *SubscribeRowsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListTags List the tags of a branch by name
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/tags (the `ListTags` operationId).
+	ListTags(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateTagWithBody Give a snapshot of a branch a name
+	//
+	// The snapshot is kept as long as the tag is there. Without one the tag names the branch as it is now, with every row that
+	// was acknowledged before the call. A tag is an Iceberg tag of the branch's table, so that engines see it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/tags (the `CreateTag` operationId).
+	CreateTagWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateTag Give a snapshot of a branch a name
+	//
+	// The snapshot is kept as long as the tag is there. Without one the tag names the branch as it is now, with every row that
+	// was acknowledged before the call. A tag is an Iceberg tag of the branch's table, so that engines see it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/tags (the `CreateTag` operationId).
+	CreateTag(ctx context.Context, stream StreamParameter, branch BranchParameter, body CreateTagJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteTag Delete a tag
+	//
+	// The snapshot may expire from then on.
+	//
+	// Corresponds with DELETE /v1/streams/{stream}/branches/{branch}/tags/{tag} (the `DeleteTag` operationId).
+	DeleteTag(ctx context.Context, stream StreamParameter, branch BranchParameter, tag string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetTag Show a tag
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/tags/{tag} (the `GetTag` operationId).
+	GetTag(ctx context.Context, stream StreamParameter, branch BranchParameter, tag string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// TailRows Follow rows as they arrive
 	//
@@ -2294,6 +2547,134 @@ func (c *Client) DeleteStream(ctx context.Context, stream StreamParameter, reqEd
 // Corresponds with GET /v1/streams/{stream} (the `GetStream` operationId).
 func (c *Client) GetStream(ctx context.Context, stream StreamParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetStreamRequest(c.Server, stream)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListBranches List the branches of a stream or dataset in the order of their creation
+//
+// Corresponds with GET /v1/streams/{stream}/branches (the `ListBranches` operationId).
+func (c *Client) ListBranches(ctx context.Context, stream StreamParameter, params *ListBranchesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListBranchesRequest(c.Server, stream, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateBranchWithBody Make a branch that begins with the rows of another one
+//
+// No data is copied: both branches share the files that are there, and go on by themselves. A branch of a stream has
+// its own rows, schema, settings, subscribers and dataset. From the present state of a branch it begins with every row that
+// was acknowledged before the call. The same path works for datasets without a stream.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/streams/{stream}/branches (the `CreateBranch` operationId).
+func (c *Client) CreateBranchWithBody(ctx context.Context, stream StreamParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateBranchRequestWithBody(c.Server, stream, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateBranch Make a branch that begins with the rows of another one
+//
+// No data is copied: both branches share the files that are there, and go on by themselves. A branch of a stream has
+// its own rows, schema, settings, subscribers and dataset. From the present state of a branch it begins with every row that
+// was acknowledged before the call. The same path works for datasets without a stream.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/streams/{stream}/branches (the `CreateBranch` operationId).
+func (c *Client) CreateBranch(ctx context.Context, stream StreamParameter, body CreateBranchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateBranchRequest(c.Server, stream, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteBranch Delete a branch
+//
+// Its hot rows and its history go; files that other branches share stay. Any branch but `main` can go at any time, also one
+// that others were made from. A protected branch is refused.
+//
+// Corresponds with DELETE /v1/streams/{stream}/branches/{branch} (the `DeleteBranch` operationId).
+func (c *Client) DeleteBranch(ctx context.Context, stream StreamParameter, branch BranchParameter, params *DeleteBranchParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteBranchRequest(c.Server, stream, branch, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetBranch Show a branch
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch} (the `GetBranch` operationId).
+func (c *Client) GetBranch(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetBranchRequest(c.Server, stream, branch)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateBranchPolicyWithBody Protect a branch, or say what is kept of it
+//
+// What is absent stays as it is. The policy is the server's: what engines write into the table's refs does not change it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /v1/streams/{stream}/branches/{branch} (the `UpdateBranchPolicy` operationId).
+func (c *Client) UpdateBranchPolicyWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateBranchPolicyRequestWithBody(c.Server, stream, branch, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UpdateBranchPolicy Protect a branch, or say what is kept of it
+//
+// What is absent stays as it is. The policy is the server's: what engines write into the table's refs does not change it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PATCH /v1/streams/{stream}/branches/{branch} (the `UpdateBranchPolicy` operationId).
+func (c *Client) UpdateBranchPolicy(ctx context.Context, stream StreamParameter, branch BranchParameter, body UpdateBranchPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUpdateBranchPolicyRequest(c.Server, stream, branch, body)
 	if err != nil {
 		return nil, err
 	}
@@ -2857,6 +3238,93 @@ func (c *Client) ResetSubscriber(ctx context.Context, stream StreamParameter, br
 // Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/rows (the `SubscribeRows` operationId).
 func (c *Client) SubscribeRows(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, params *SubscribeRowsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSubscribeRowsRequest(c.Server, stream, branch, subscriber, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListTags List the tags of a branch by name
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch}/tags (the `ListTags` operationId).
+func (c *Client) ListTags(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTagsRequest(c.Server, stream, branch)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateTagWithBody Give a snapshot of a branch a name
+//
+// The snapshot is kept as long as the tag is there. Without one the tag names the branch as it is now, with every row that
+// was acknowledged before the call. A tag is an Iceberg tag of the branch's table, so that engines see it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/tags (the `CreateTag` operationId).
+func (c *Client) CreateTagWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateTagRequestWithBody(c.Server, stream, branch, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateTag Give a snapshot of a branch a name
+//
+// The snapshot is kept as long as the tag is there. Without one the tag names the branch as it is now, with every row that
+// was acknowledged before the call. A tag is an Iceberg tag of the branch's table, so that engines see it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/tags (the `CreateTag` operationId).
+func (c *Client) CreateTag(ctx context.Context, stream StreamParameter, branch BranchParameter, body CreateTagJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateTagRequest(c.Server, stream, branch, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteTag Delete a tag
+//
+// The snapshot may expire from then on.
+//
+// Corresponds with DELETE /v1/streams/{stream}/branches/{branch}/tags/{tag} (the `DeleteTag` operationId).
+func (c *Client) DeleteTag(ctx context.Context, stream StreamParameter, branch BranchParameter, tag string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteTagRequest(c.Server, stream, branch, tag)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetTag Show a tag
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch}/tags/{tag} (the `GetTag` operationId).
+func (c *Client) GetTag(ctx context.Context, stream StreamParameter, branch BranchParameter, tag string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTagRequest(c.Server, stream, branch, tag)
 	if err != nil {
 		return nil, err
 	}
@@ -3546,6 +4014,289 @@ func NewGetStreamRequest(server string, stream StreamParameter) (*http.Request, 
 	return req, nil
 }
 
+// NewListBranchesRequest constructs an http.Request for the ListBranches method
+func NewListBranchesRequest(server string, stream StreamParameter, params *ListBranchesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.PageToken != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "pageToken", *params.PageToken, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateBranchRequest calls the generic CreateBranch builder with application/json body
+func NewCreateBranchRequest(server string, stream StreamParameter, body CreateBranchJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateBranchRequestWithBody(server, stream, "application/json", bodyReader)
+}
+
+// NewCreateBranchRequestWithBody constructs an http.Request for the CreateBranch method, with any body, and a specified content type
+func NewCreateBranchRequestWithBody(server string, stream StreamParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteBranchRequest constructs an http.Request for the DeleteBranch method
+func NewDeleteBranchRequest(server string, stream StreamParameter, branch BranchParameter, params *DeleteBranchParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DeleteSubscribers != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "deleteSubscribers", *params.DeleteSubscribers, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetBranchRequest constructs an http.Request for the GetBranch method
+func NewGetBranchRequest(server string, stream StreamParameter, branch BranchParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUpdateBranchPolicyRequest calls the generic UpdateBranchPolicy builder with application/json body
+func NewUpdateBranchPolicyRequest(server string, stream StreamParameter, branch BranchParameter, body UpdateBranchPolicyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUpdateBranchPolicyRequestWithBody(server, stream, branch, "application/json", bodyReader)
+}
+
+// NewUpdateBranchPolicyRequestWithBody constructs an http.Request for the UpdateBranchPolicy method, with any body, and a specified content type
+func NewUpdateBranchPolicyRequestWithBody(server string, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewArchiveNowRequest constructs an http.Request for the ArchiveNow method
 func NewArchiveNowRequest(server string, stream StreamParameter, branch BranchParameter) (*http.Request, error) {
 	var err error
@@ -3888,6 +4639,18 @@ func NewReadRowsRequest(server string, stream StreamParameter, branch BranchPara
 		if params.System != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "system", *params.System, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Fallback != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "fallback", *params.Fallback, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -4856,6 +5619,197 @@ func NewSubscribeRowsRequest(server string, stream StreamParameter, branch Branc
 	return req, nil
 }
 
+// NewListTagsRequest constructs an http.Request for the ListTags method
+func NewListTagsRequest(server string, stream StreamParameter, branch BranchParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s/tags", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateTagRequest calls the generic CreateTag builder with application/json body
+func NewCreateTagRequest(server string, stream StreamParameter, branch BranchParameter, body CreateTagJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateTagRequestWithBody(server, stream, branch, "application/json", bodyReader)
+}
+
+// NewCreateTagRequestWithBody constructs an http.Request for the CreateTag method, with any body, and a specified content type
+func NewCreateTagRequestWithBody(server string, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s/tags", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteTagRequest constructs an http.Request for the DeleteTag method
+func NewDeleteTagRequest(server string, stream StreamParameter, branch BranchParameter, tag string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "tag", tag, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s/tags/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetTagRequest constructs an http.Request for the GetTag method
+func NewGetTagRequest(server string, stream StreamParameter, branch BranchParameter, tag string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "tag", tag, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s/tags/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewTailRowsRequest constructs an http.Request for the TailRows method
 func NewTailRowsRequest(server string, stream StreamParameter, branch BranchParameter, params *TailRowsParams) (*http.Request, error) {
 	var err error
@@ -4961,6 +5915,18 @@ func NewTailRowsRequest(server string, stream StreamParameter, branch BranchPara
 		if params.System != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "system", *params.System, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Fallback != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "fallback", *params.Fallback, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -5378,6 +6344,70 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/streams/{stream} (the `GetStream` operationId).
 	GetStreamWithResponse(ctx context.Context, stream StreamParameter, reqEditors ...RequestEditorFn) (*GetStreamResponse, error)
 
+	// ListBranchesWithResponse List the branches of a stream or dataset in the order of their creation
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches (the `ListBranches` operationId).
+	ListBranchesWithResponse(ctx context.Context, stream StreamParameter, params *ListBranchesParams, reqEditors ...RequestEditorFn) (*ListBranchesResponse, error)
+
+	// CreateBranchWithBodyWithResponse Make a branch that begins with the rows of another one
+	//
+	// No data is copied: both branches share the files that are there, and go on by themselves. A branch of a stream has
+	// its own rows, schema, settings, subscribers and dataset. From the present state of a branch it begins with every row that
+	// was acknowledged before the call. The same path works for datasets without a stream.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches (the `CreateBranch` operationId).
+	CreateBranchWithBodyWithResponse(ctx context.Context, stream StreamParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateBranchResponse, error)
+
+	// CreateBranchWithResponse Make a branch that begins with the rows of another one
+	//
+	// No data is copied: both branches share the files that are there, and go on by themselves. A branch of a stream has
+	// its own rows, schema, settings, subscribers and dataset. From the present state of a branch it begins with every row that
+	// was acknowledged before the call. The same path works for datasets without a stream.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches (the `CreateBranch` operationId).
+	CreateBranchWithResponse(ctx context.Context, stream StreamParameter, body CreateBranchJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateBranchResponse, error)
+
+	// DeleteBranchWithResponse Delete a branch
+	//
+	// Its hot rows and its history go; files that other branches share stay. Any branch but `main` can go at any time, also one
+	// that others were made from. A protected branch is refused.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/streams/{stream}/branches/{branch} (the `DeleteBranch` operationId).
+	DeleteBranchWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *DeleteBranchParams, reqEditors ...RequestEditorFn) (*DeleteBranchResponse, error)
+
+	// GetBranchWithResponse Show a branch
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch} (the `GetBranch` operationId).
+	GetBranchWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*GetBranchResponse, error)
+
+	// UpdateBranchPolicyWithBodyWithResponse Protect a branch, or say what is kept of it
+	//
+	// What is absent stays as it is. The policy is the server's: what engines write into the table's refs does not change it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/streams/{stream}/branches/{branch} (the `UpdateBranchPolicy` operationId).
+	UpdateBranchPolicyWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateBranchPolicyResponse, error)
+
+	// UpdateBranchPolicyWithResponse Protect a branch, or say what is kept of it
+	//
+	// What is absent stays as it is. The policy is the server's: what engines write into the table's refs does not change it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/streams/{stream}/branches/{branch} (the `UpdateBranchPolicy` operationId).
+	UpdateBranchPolicyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body UpdateBranchPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateBranchPolicyResponse, error)
+
 	// ArchiveNowWithResponse Archive now
 	//
 	// Moves every row that is durable at the moment of the call into the dataset, and answers when the
@@ -5704,6 +6734,49 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/rows (the `SubscribeRows` operationId).
 	SubscribeRowsWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, params *SubscribeRowsParams, reqEditors ...RequestEditorFn) (*SubscribeRowsResponse, error)
+
+	// ListTagsWithResponse List the tags of a branch by name
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/tags (the `ListTags` operationId).
+	ListTagsWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*ListTagsResponse, error)
+
+	// CreateTagWithBodyWithResponse Give a snapshot of a branch a name
+	//
+	// The snapshot is kept as long as the tag is there. Without one the tag names the branch as it is now, with every row that
+	// was acknowledged before the call. A tag is an Iceberg tag of the branch's table, so that engines see it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/tags (the `CreateTag` operationId).
+	CreateTagWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateTagResponse, error)
+
+	// CreateTagWithResponse Give a snapshot of a branch a name
+	//
+	// The snapshot is kept as long as the tag is there. Without one the tag names the branch as it is now, with every row that
+	// was acknowledged before the call. A tag is an Iceberg tag of the branch's table, so that engines see it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/tags (the `CreateTag` operationId).
+	CreateTagWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body CreateTagJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateTagResponse, error)
+
+	// DeleteTagWithResponse Delete a tag
+	//
+	// The snapshot may expire from then on.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/streams/{stream}/branches/{branch}/tags/{tag} (the `DeleteTag` operationId).
+	DeleteTagWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, tag string, reqEditors ...RequestEditorFn) (*DeleteTagResponse, error)
+
+	// GetTagWithResponse Show a tag
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/tags/{tag} (the `GetTag` operationId).
+	GetTagWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, tag string, reqEditors ...RequestEditorFn) (*GetTagResponse, error)
 
 	// TailRowsWithResponse Follow rows as they arrive
 	//
@@ -6641,6 +7714,386 @@ func (r GetStreamResponse) ContentType() string {
 	return ""
 }
 
+type ListBranchesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BranchList
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListBranchesResponse) GetJSON200() *BranchList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListBranchesResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r ListBranchesResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListBranchesResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListBranchesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListBranchesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListBranchesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListBranchesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreateBranchResponse201Headers the declared response headers of an HTTP 201 response for CreateBranch
+type CreateBranchResponse201Headers struct {
+	Location *string
+}
+
+// CreateBranchResponse429Headers the declared response headers of an HTTP 429 response for CreateBranch
+type CreateBranchResponse429Headers struct {
+	RetryAfter *int
+}
+
+// CreateBranchResponse503Headers the declared response headers of an HTTP 503 response for CreateBranch
+type CreateBranchResponse503Headers struct {
+	RetryAfter *int
+}
+
+type CreateBranchResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *BranchDetail
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationProblemJSON429 *Busy
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreateBranchResponse201Headers
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *CreateBranchResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *CreateBranchResponse503Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateBranchResponse) GetJSON201() *BranchDetail {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r CreateBranchResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r CreateBranchResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r CreateBranchResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r CreateBranchResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r CreateBranchResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r CreateBranchResponse) GetApplicationProblemJSON429() *Busy {
+	return r.ApplicationProblemJSON429
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r CreateBranchResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreateBranchResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateBranchResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateBranchResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateBranchResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateBranchResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteBranchResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r DeleteBranchResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r DeleteBranchResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r DeleteBranchResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteBranchResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteBranchResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteBranchResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteBranchResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteBranchResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetBranchResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BranchDetail
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetBranchResponse) GetJSON200() *BranchDetail {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r GetBranchResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r GetBranchResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetBranchResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetBranchResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetBranchResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetBranchResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetBranchResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UpdateBranchPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BranchDetail
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UpdateBranchPolicyResponse) GetJSON200() *BranchDetail {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r UpdateBranchPolicyResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r UpdateBranchPolicyResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r UpdateBranchPolicyResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r UpdateBranchPolicyResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r UpdateBranchPolicyResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UpdateBranchPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UpdateBranchPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UpdateBranchPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UpdateBranchPolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ArchiveNowResponse429Headers the declared response headers of an HTTP 429 response for ArchiveNow
 type ArchiveNowResponse429Headers struct {
 	RetryAfter *int
@@ -7002,7 +8455,8 @@ func (r ResetBranchResponse) ContentType() string {
 
 // ReadRowsResponse200Headers the declared response headers of an HTTP 200 response for ReadRows
 type ReadRowsResponse200Headers struct {
-	Trailer *string
+	ThermoclineBranch *string
+	Trailer           *string
 }
 
 // ReadRowsResponse429Headers the declared response headers of an HTTP 429 response for ReadRows
@@ -8162,6 +9616,308 @@ func (r SubscribeRowsResponse) ContentType() string {
 	return ""
 }
 
+type ListTagsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TagList
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListTagsResponse) GetJSON200() *TagList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListTagsResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r ListTagsResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListTagsResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListTagsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListTagsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListTagsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListTagsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreateTagResponse429Headers the declared response headers of an HTTP 429 response for CreateTag
+type CreateTagResponse429Headers struct {
+	RetryAfter *int
+}
+
+// CreateTagResponse503Headers the declared response headers of an HTTP 503 response for CreateTag
+type CreateTagResponse503Headers struct {
+	RetryAfter *int
+}
+
+type CreateTagResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Tag
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationProblemJSON429 *Busy
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *CreateTagResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *CreateTagResponse503Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateTagResponse) GetJSON201() *Tag {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r CreateTagResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r CreateTagResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r CreateTagResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r CreateTagResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r CreateTagResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r CreateTagResponse) GetApplicationProblemJSON429() *Busy {
+	return r.ApplicationProblemJSON429
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r CreateTagResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreateTagResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateTagResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateTagResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateTagResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateTagResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteTagResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r DeleteTagResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r DeleteTagResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r DeleteTagResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteTagResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteTagResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteTagResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteTagResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteTagResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetTagResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Tag
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetTagResponse) GetJSON200() *Tag {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r GetTagResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r GetTagResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetTagResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetTagResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTagResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTagResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTagResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// TailRowsResponse200Headers the declared response headers of an HTTP 200 response for TailRows
+type TailRowsResponse200Headers struct {
+	ThermoclineBranch *string
+}
+
 // TailRowsResponse429Headers the declared response headers of an HTTP 429 response for TailRows
 type TailRowsResponse429Headers struct {
 	RetryAfter *int
@@ -8189,6 +9945,8 @@ type TailRowsResponse struct {
 	ApplicationProblemJSON503 *Unavailable
 	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationProblemJSONDefault *Failure
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *TailRowsResponse200Headers
 	// Headers429 the parsed response headers for an HTTP 429 response
 	Headers429 *TailRowsResponse429Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
@@ -8653,6 +10411,112 @@ func (c *ClientWithResponses) GetStreamWithResponse(ctx context.Context, stream 
 		return nil, err
 	}
 	return ParseGetStreamResponse(rsp)
+}
+
+// ListBranchesWithResponse List the branches of a stream or dataset in the order of their creation
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/streams/{stream}/branches (the `ListBranches` operationId).
+func (c *ClientWithResponses) ListBranchesWithResponse(ctx context.Context, stream StreamParameter, params *ListBranchesParams, reqEditors ...RequestEditorFn) (*ListBranchesResponse, error) {
+	rsp, err := c.ListBranches(ctx, stream, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListBranchesResponse(rsp)
+}
+
+// CreateBranchWithBodyWithResponse Make a branch that begins with the rows of another one
+//
+// No data is copied: both branches share the files that are there, and go on by themselves. A branch of a stream has
+// its own rows, schema, settings, subscribers and dataset. From the present state of a branch it begins with every row that
+// was acknowledged before the call. The same path works for datasets without a stream.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/streams/{stream}/branches (the `CreateBranch` operationId).
+func (c *ClientWithResponses) CreateBranchWithBodyWithResponse(ctx context.Context, stream StreamParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateBranchResponse, error) {
+	rsp, err := c.CreateBranchWithBody(ctx, stream, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateBranchResponse(rsp)
+}
+
+// CreateBranchWithResponse Make a branch that begins with the rows of another one
+//
+// No data is copied: both branches share the files that are there, and go on by themselves. A branch of a stream has
+// its own rows, schema, settings, subscribers and dataset. From the present state of a branch it begins with every row that
+// was acknowledged before the call. The same path works for datasets without a stream.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/streams/{stream}/branches (the `CreateBranch` operationId).
+func (c *ClientWithResponses) CreateBranchWithResponse(ctx context.Context, stream StreamParameter, body CreateBranchJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateBranchResponse, error) {
+	rsp, err := c.CreateBranch(ctx, stream, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateBranchResponse(rsp)
+}
+
+// DeleteBranchWithResponse Delete a branch
+//
+// Its hot rows and its history go; files that other branches share stay. Any branch but `main` can go at any time, also one
+// that others were made from. A protected branch is refused.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/streams/{stream}/branches/{branch} (the `DeleteBranch` operationId).
+func (c *ClientWithResponses) DeleteBranchWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *DeleteBranchParams, reqEditors ...RequestEditorFn) (*DeleteBranchResponse, error) {
+	rsp, err := c.DeleteBranch(ctx, stream, branch, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteBranchResponse(rsp)
+}
+
+// GetBranchWithResponse Show a branch
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch} (the `GetBranch` operationId).
+func (c *ClientWithResponses) GetBranchWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*GetBranchResponse, error) {
+	rsp, err := c.GetBranch(ctx, stream, branch, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetBranchResponse(rsp)
+}
+
+// UpdateBranchPolicyWithBodyWithResponse Protect a branch, or say what is kept of it
+//
+// What is absent stays as it is. The policy is the server's: what engines write into the table's refs does not change it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/streams/{stream}/branches/{branch} (the `UpdateBranchPolicy` operationId).
+func (c *ClientWithResponses) UpdateBranchPolicyWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UpdateBranchPolicyResponse, error) {
+	rsp, err := c.UpdateBranchPolicyWithBody(ctx, stream, branch, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateBranchPolicyResponse(rsp)
+}
+
+// UpdateBranchPolicyWithResponse Protect a branch, or say what is kept of it
+//
+// What is absent stays as it is. The policy is the server's: what engines write into the table's refs does not change it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/streams/{stream}/branches/{branch} (the `UpdateBranchPolicy` operationId).
+func (c *ClientWithResponses) UpdateBranchPolicyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body UpdateBranchPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*UpdateBranchPolicyResponse, error) {
+	rsp, err := c.UpdateBranchPolicy(ctx, stream, branch, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUpdateBranchPolicyResponse(rsp)
 }
 
 // ArchiveNowWithResponse Archive now
@@ -9136,6 +11000,79 @@ func (c *ClientWithResponses) SubscribeRowsWithResponse(ctx context.Context, str
 		return nil, err
 	}
 	return ParseSubscribeRowsResponse(rsp)
+}
+
+// ListTagsWithResponse List the tags of a branch by name
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch}/tags (the `ListTags` operationId).
+func (c *ClientWithResponses) ListTagsWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*ListTagsResponse, error) {
+	rsp, err := c.ListTags(ctx, stream, branch, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListTagsResponse(rsp)
+}
+
+// CreateTagWithBodyWithResponse Give a snapshot of a branch a name
+//
+// The snapshot is kept as long as the tag is there. Without one the tag names the branch as it is now, with every row that
+// was acknowledged before the call. A tag is an Iceberg tag of the branch's table, so that engines see it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/tags (the `CreateTag` operationId).
+func (c *ClientWithResponses) CreateTagWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateTagResponse, error) {
+	rsp, err := c.CreateTagWithBody(ctx, stream, branch, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateTagResponse(rsp)
+}
+
+// CreateTagWithResponse Give a snapshot of a branch a name
+//
+// The snapshot is kept as long as the tag is there. Without one the tag names the branch as it is now, with every row that
+// was acknowledged before the call. A tag is an Iceberg tag of the branch's table, so that engines see it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/tags (the `CreateTag` operationId).
+func (c *ClientWithResponses) CreateTagWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body CreateTagJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateTagResponse, error) {
+	rsp, err := c.CreateTag(ctx, stream, branch, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateTagResponse(rsp)
+}
+
+// DeleteTagWithResponse Delete a tag
+//
+// The snapshot may expire from then on.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/streams/{stream}/branches/{branch}/tags/{tag} (the `DeleteTag` operationId).
+func (c *ClientWithResponses) DeleteTagWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, tag string, reqEditors ...RequestEditorFn) (*DeleteTagResponse, error) {
+	rsp, err := c.DeleteTag(ctx, stream, branch, tag, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteTagResponse(rsp)
+}
+
+// GetTagWithResponse Show a tag
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch}/tags/{tag} (the `GetTag` operationId).
+func (c *ClientWithResponses) GetTagWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, tag string, reqEditors ...RequestEditorFn) (*GetTagResponse, error) {
+	rsp, err := c.GetTag(ctx, stream, branch, tag, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTagResponse(rsp)
 }
 
 // TailRowsWithResponse Follow rows as they arrive
@@ -9938,6 +11875,326 @@ func ParseGetStreamResponse(rsp *http.Response) (*GetStreamResponse, error) {
 	return response, nil
 }
 
+// ParseListBranchesResponse parses an HTTP response from a ListBranchesWithResponse call
+func ParseListBranchesResponse(rsp *http.Response) (*ListBranchesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListBranchesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BranchList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateBranchResponse parses an HTTP response from a CreateBranchWithResponse call
+func ParseCreateBranchResponse(rsp *http.Response) (*CreateBranchResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateBranchResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest BranchDetail
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Busy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreateBranchResponse201Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = &value
+		}
+		response.Headers201 = &headers
+	case rsp.StatusCode == 429:
+		var headers CreateBranchResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers CreateBranchResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDeleteBranchResponse parses an HTTP response from a DeleteBranchWithResponse call
+func ParseDeleteBranchResponse(rsp *http.Response) (*DeleteBranchResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteBranchResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetBranchResponse parses an HTTP response from a GetBranchWithResponse call
+func ParseGetBranchResponse(rsp *http.Response) (*GetBranchResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetBranchResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BranchDetail
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUpdateBranchPolicyResponse parses an HTTP response from a UpdateBranchPolicyWithResponse call
+func ParseUpdateBranchPolicyResponse(rsp *http.Response) (*UpdateBranchPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UpdateBranchPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BranchDetail
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseArchiveNowResponse parses an HTTP response from a ArchiveNowWithResponse call
 func ParseArchiveNowResponse(rsp *http.Response) (*ArchiveNowResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -10299,6 +12556,13 @@ func ParseReadRowsResponse(rsp *http.Response) (*ReadRowsResponse, error) {
 	switch {
 	case rsp.StatusCode == 200:
 		var headers ReadRowsResponse200Headers
+		if values := rsp.Header.Values("Thermocline-Branch"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Thermocline-Branch", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ThermoclineBranch = &value
+		}
 		if values := rsp.Header.Values("Trailer"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "Trailer", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
@@ -11237,6 +13501,255 @@ func ParseSubscribeRowsResponse(rsp *http.Response) (*SubscribeRowsResponse, err
 	return response, nil
 }
 
+// ParseListTagsResponse parses an HTTP response from a ListTagsWithResponse call
+func ParseListTagsResponse(rsp *http.Response) (*ListTagsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListTagsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TagList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateTagResponse parses an HTTP response from a CreateTagWithResponse call
+func ParseCreateTagResponse(rsp *http.Response) (*CreateTagResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateTagResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Tag
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Busy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers CreateTagResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers CreateTagResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDeleteTagResponse parses an HTTP response from a DeleteTagWithResponse call
+func ParseDeleteTagResponse(rsp *http.Response) (*DeleteTagResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteTagResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetTagResponse parses an HTTP response from a GetTagWithResponse call
+func ParseGetTagResponse(rsp *http.Response) (*GetTagResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTagResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Tag
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseTailRowsResponse parses an HTTP response from a TailRowsWithResponse call
 func ParseTailRowsResponse(rsp *http.Response) (*TailRowsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -11303,6 +13816,16 @@ func ParseTailRowsResponse(rsp *http.Response) (*TailRowsResponse, error) {
 	}
 
 	switch {
+	case rsp.StatusCode == 200:
+		var headers TailRowsResponse200Headers
+		if values := rsp.Header.Values("Thermocline-Branch"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Thermocline-Branch", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ThermoclineBranch = &value
+		}
+		response.Headers200 = &headers
 	case rsp.StatusCode == 429:
 		var headers TailRowsResponse429Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {

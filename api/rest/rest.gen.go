@@ -418,6 +418,30 @@ type Branch struct {
 	View int32 `json:"view"`
 }
 
+// BranchDetail defines model for BranchDetail.
+type BranchDetail struct {
+	// ChangedAt Last change of settings, schema, view or policy
+	ChangedAt time.Time      `json:"changedAt"`
+	CreatedAt time.Time      `json:"createdAt"`
+	Name      string         `json:"name"`
+	Origin    *BranchOrigin  `json:"origin,omitempty"`
+	Policy    BranchPolicy   `json:"policy"`
+	Schema    *SchemaVersion `json:"schema,omitempty"`
+	Settings  *Settings      `json:"settings,omitempty"`
+
+	// Table UUID of its Iceberg table
+	Table string `json:"table"`
+
+	// View Number of the branch's current view within its stream, from 1; a reset makes a new one
+	View int32 `json:"view"`
+}
+
+// BranchList defines model for BranchList.
+type BranchList struct {
+	Branches      []BranchSummary `json:"branches"`
+	NextPageToken *string         `json:"nextPageToken,omitempty"`
+}
+
 // BranchMetrics defines model for BranchMetrics.
 type BranchMetrics struct {
 	Archive    ArchiveMetrics `json:"archive"`
@@ -428,6 +452,71 @@ type BranchMetrics struct {
 	// Log The log that all streams share; absent for an engine without one
 	Log  *LogMetrics `json:"log,omitempty"`
 	View int32       `json:"view"`
+}
+
+// BranchOrigin defines model for BranchOrigin.
+type BranchOrigin struct {
+	// Branch The name that the other branch had then
+	Branch string `json:"branch"`
+
+	// Snapshot Id of the snapshot of its dataset that this branch began with; absent: it had none
+	Snapshot *string `json:"snapshot,omitempty"`
+}
+
+// BranchPolicy defines model for BranchPolicy.
+type BranchPolicy struct {
+	// ExpireAfter Absent: never
+	ExpireAfter *string `json:"expireAfter,omitempty"`
+
+	// MaxSnapshotAge Absent: the default of the server
+	MaxSnapshotAge *string `json:"maxSnapshotAge,omitempty"`
+
+	// MinSnapshots Absent: the default of the server
+	MinSnapshots *int `json:"minSnapshots,omitempty"`
+	Protected    bool `json:"protected"`
+}
+
+// BranchPolicyPatch defines model for BranchPolicyPatch.
+type BranchPolicyPatch struct {
+	// ExpireAfter How long after its last change the branch is deleted, like `72h`; `0s` is never
+	ExpireAfter *string `json:"expireAfter,omitempty"`
+
+	// MaxSnapshotAge How long a snapshot is kept after a newer one took its place, like `120h`; `0s` is the default of the server
+	MaxSnapshotAge *string `json:"maxSnapshotAge,omitempty"`
+
+	// MinSnapshots How many of the newest snapshots stay whatever their age; 0 is the default
+	MinSnapshots *int `json:"minSnapshots,omitempty"`
+
+	// Protected Cannot be deleted, alone or with its stream, nor reset
+	Protected *bool `json:"protected,omitempty"`
+}
+
+// BranchSource The present state of a branch, or one of the other places; at most one of those
+type BranchSource struct {
+	Branch *string `json:"branch,omitempty"`
+
+	// Cursor The rows below it; there must be a snapshot that ends there
+	Cursor *string `json:"cursor,omitempty"`
+
+	// Snapshot Id of a snapshot of its dataset
+	Snapshot *string `json:"snapshot,omitempty"`
+
+	// Tag Tag of its dataset
+	Tag *string `json:"tag,omitempty"`
+
+	// Time The snapshot that was the newest then
+	Time *time.Time `json:"time,omitempty"`
+}
+
+// BranchSummary defines model for BranchSummary.
+type BranchSummary struct {
+	ChangedAt time.Time     `json:"changedAt"`
+	CreatedAt time.Time     `json:"createdAt"`
+	Name      string        `json:"name"`
+	Origin    *BranchOrigin `json:"origin,omitempty"`
+	Policy    BranchPolicy  `json:"policy"`
+	Table     string        `json:"table"`
+	View      int32         `json:"view"`
 }
 
 // CollectFiles defines model for CollectFiles.
@@ -499,6 +588,17 @@ type CompactResult struct {
 // Consistency defines model for Consistency.
 type Consistency string
 
+// CreateBranch defines model for CreateBranch.
+type CreateBranch struct {
+	// From The present state of a branch, or one of the other places; at most one of those
+	From   *BranchSource      `json:"from,omitempty"`
+	Name   string             `json:"name"`
+	Policy *BranchPolicyPatch `json:"policy,omitempty"`
+
+	// Settings Settings to set; what is absent stays, or has its default in a new stream
+	Settings *SettingsPatch `json:"settings,omitempty"`
+}
+
 // CreateStream defines model for CreateStream.
 type CreateStream struct {
 	Name StreamName `json:"name"`
@@ -526,6 +626,15 @@ type CreateSubscriber struct {
 	// Start Where to begin: at the `earliest` row (the default), behind the `latest`, at a `cursor`, or at the first row that
 	// was appended at or after a `time`. Exactly once, a position that is not the end of an epoch makes the rest of that epoch the first one.
 	Start *SubscriberStart `json:"start,omitempty"`
+}
+
+// CreateTag defines model for CreateTag.
+type CreateTag struct {
+	// Name Letters, digits, `_`, `.` and `-`, at least one letter
+	Name string `json:"name"`
+
+	// Snapshot Id of a snapshot; absent: the branch as it is now
+	Snapshot *string `json:"snapshot,omitempty"`
 }
 
 // DataFile defines model for DataFile.
@@ -1073,6 +1182,20 @@ type SubscriberStart struct {
 // SubscriberStartType defines model for SubscriberStart.Type.
 type SubscriberStartType string
 
+// Tag defines model for Tag.
+type Tag struct {
+	// CommittedAt Time of the snapshot
+	CommittedAt    time.Time `json:"committedAt"`
+	Name           string    `json:"name"`
+	SequenceNumber int64     `json:"sequenceNumber"`
+	Snapshot       string    `json:"snapshot"`
+}
+
+// TagList defines model for TagList.
+type TagList struct {
+	Tags []Tag `json:"tags"`
+}
+
 // UnreachedFile defines model for UnreachedFile.
 type UnreachedFile struct {
 	Bytes int64 `json:"bytes"`
@@ -1095,6 +1218,9 @@ type ColumnsParameter = string
 
 // ConsistencyParameter defines model for ConsistencyParameter.
 type ConsistencyParameter = Consistency
+
+// FallbackParameter defines model for FallbackParameter.
+type FallbackParameter = string
 
 // NumbersParameter defines model for NumbersParameter.
 type NumbersParameter string
@@ -1186,6 +1312,21 @@ type ListStreamsParams struct {
 	PageToken *PageTokenParameter `form:"pageToken,omitempty" json:"pageToken,omitempty"`
 }
 
+// ListBranchesParams defines parameters for ListBranches.
+type ListBranchesParams struct {
+	// Limit Most entries of a page; more than 1000 is an error
+	Limit *PageLimitParameter `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// PageToken `nextPageToken` of the page before
+	PageToken *PageTokenParameter `form:"pageToken,omitempty" json:"pageToken,omitempty"`
+}
+
+// DeleteBranchParams defines parameters for DeleteBranch.
+type DeleteBranchParams struct {
+	// DeleteSubscribers Delete its subscribers with it; otherwise a branch that has some is refused
+	DeleteSubscribers *bool `form:"deleteSubscribers,omitempty" json:"deleteSubscribers,omitempty"`
+}
+
 // ReadRowsParams defines parameters for ReadRows.
 type ReadRowsParams struct {
 	// Format Output format; goes before Accept
@@ -1211,6 +1352,10 @@ type ReadRowsParams struct {
 
 	// System Add the system columns `_view`, `_partition_id`, `_offset` and `_timestamp`
 	System *SystemParameter `form:"system,omitempty" json:"system,omitempty"`
+
+	// Fallback Branches to read instead, separated by commas, the first that the stream has, if it lacks the one in the path. The header
+	// `Thermocline-Branch` of the answer says which one was read.
+	Fallback *FallbackParameter `form:"fallback,omitempty" json:"fallback,omitempty"`
 
 	// Numbers `string` writes every LONG beyond ±2^53 and every DECIMAL as a JSON string (NDJSON and SSE)
 	Numbers *ReadRowsParamsNumbers `form:"numbers,omitempty" json:"numbers,omitempty"`
@@ -1333,6 +1478,10 @@ type TailRowsParams struct {
 	// System Add the system columns `_view`, `_partition_id`, `_offset` and `_timestamp`
 	System *SystemParameter `form:"system,omitempty" json:"system,omitempty"`
 
+	// Fallback Branches to read instead, separated by commas, the first that the stream has, if it lacks the one in the path. The header
+	// `Thermocline-Branch` of the answer says which one was read.
+	Fallback *FallbackParameter `form:"fallback,omitempty" json:"fallback,omitempty"`
+
 	// Numbers `string` writes every LONG beyond ±2^53 and every DECIMAL as a JSON string (NDJSON and SSE)
 	Numbers *TailRowsParamsNumbers `form:"numbers,omitempty" json:"numbers,omitempty"`
 
@@ -1389,6 +1538,12 @@ type CollectFilesJSONRequestBody = CollectFiles
 // CreateStreamJSONRequestBody defines body for CreateStream for application/json ContentType.
 type CreateStreamJSONRequestBody = CreateStream
 
+// CreateBranchJSONRequestBody defines body for CreateBranch for application/json ContentType.
+type CreateBranchJSONRequestBody = CreateBranch
+
+// UpdateBranchPolicyJSONRequestBody defines body for UpdateBranchPolicy for application/json ContentType.
+type UpdateBranchPolicyJSONRequestBody = BranchPolicyPatch
+
 // ResetBranchJSONRequestBody defines body for ResetBranch for application/json ContentType.
 type ResetBranchJSONRequestBody = ResetBranch
 
@@ -1409,6 +1564,9 @@ type CommitSubscriberJSONRequestBody = CommitSubscriber
 
 // ResetSubscriberJSONRequestBody defines body for ResetSubscriber for application/json ContentType.
 type ResetSubscriberJSONRequestBody = ResetSubscriber
+
+// CreateTagJSONRequestBody defines body for CreateTag for application/json ContentType.
+type CreateTagJSONRequestBody = CreateTag
 
 // AsRowsBody0 returns the union data inside the RowsBody as a RowsBody0
 func (t RowsBody) AsRowsBody0() (RowsBody0, error) {
@@ -1513,6 +1671,21 @@ type ServerInterface interface {
 	// GetStream Show a stream and its branch main
 	// (GET /v1/streams/{stream})
 	GetStream(c *gin.Context, stream StreamParameter)
+	// ListBranches List the branches of a stream or dataset in the order of their creation
+	// (GET /v1/streams/{stream}/branches)
+	ListBranches(c *gin.Context, stream StreamParameter, params ListBranchesParams)
+	// CreateBranch Make a branch that begins with the rows of another one
+	// (POST /v1/streams/{stream}/branches)
+	CreateBranch(c *gin.Context, stream StreamParameter)
+	// DeleteBranch Delete a branch
+	// (DELETE /v1/streams/{stream}/branches/{branch})
+	DeleteBranch(c *gin.Context, stream StreamParameter, branch BranchParameter, params DeleteBranchParams)
+	// GetBranch Show a branch
+	// (GET /v1/streams/{stream}/branches/{branch})
+	GetBranch(c *gin.Context, stream StreamParameter, branch BranchParameter)
+	// UpdateBranchPolicy Protect a branch, or say what is kept of it
+	// (PATCH /v1/streams/{stream}/branches/{branch})
+	UpdateBranchPolicy(c *gin.Context, stream StreamParameter, branch BranchParameter)
 	// ArchiveNow Archive now
 	// (POST /v1/streams/{stream}/branches/{branch}/archive)
 	ArchiveNow(c *gin.Context, stream StreamParameter, branch BranchParameter)
@@ -1570,6 +1743,18 @@ type ServerInterface interface {
 	// SubscribeRows Join a subscriber and have its rows pushed
 	// (GET /v1/streams/{stream}/branches/{branch}/subscribers/{subscriber}/rows)
 	SubscribeRows(c *gin.Context, stream StreamParameter, branch BranchParameter, subscriber SubscriberParameter, params SubscribeRowsParams)
+	// ListTags List the tags of a branch by name
+	// (GET /v1/streams/{stream}/branches/{branch}/tags)
+	ListTags(c *gin.Context, stream StreamParameter, branch BranchParameter)
+	// CreateTag Give a snapshot of a branch a name
+	// (POST /v1/streams/{stream}/branches/{branch}/tags)
+	CreateTag(c *gin.Context, stream StreamParameter, branch BranchParameter)
+	// DeleteTag Delete a tag
+	// (DELETE /v1/streams/{stream}/branches/{branch}/tags/{tag})
+	DeleteTag(c *gin.Context, stream StreamParameter, branch BranchParameter, tag string)
+	// GetTag Show a tag
+	// (GET /v1/streams/{stream}/branches/{branch}/tags/{tag})
+	GetTag(c *gin.Context, stream StreamParameter, branch BranchParameter, tag string)
 	// TailRows Follow rows as they arrive
 	// (GET /v1/streams/{stream}/branches/{branch}/tail)
 	TailRows(c *gin.Context, stream StreamParameter, branch BranchParameter, params TailRowsParams)
@@ -1956,6 +2141,188 @@ func (siw *ServerInterfaceWrapper) GetStream(c *gin.Context) {
 	siw.Handler.GetStream(c, stream)
 }
 
+// ListBranches operation middleware
+func (siw *ServerInterfaceWrapper) ListBranches(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListBranchesParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "pageToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "pageToken", c.Request.URL.Query(), &params.PageToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter pageToken: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListBranches(c, stream, params)
+}
+
+// CreateBranch operation middleware
+func (siw *ServerInterfaceWrapper) CreateBranch(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CreateBranch(c, stream)
+}
+
+// DeleteBranch operation middleware
+func (siw *ServerInterfaceWrapper) DeleteBranch(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteBranchParams
+
+	// ------------- Optional query parameter "deleteSubscribers" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "deleteSubscribers", c.Request.URL.Query(), &params.DeleteSubscribers, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter deleteSubscribers: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DeleteBranch(c, stream, branch, params)
+}
+
+// GetBranch operation middleware
+func (siw *ServerInterfaceWrapper) GetBranch(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetBranch(c, stream, branch)
+}
+
+// UpdateBranchPolicy operation middleware
+func (siw *ServerInterfaceWrapper) UpdateBranchPolicy(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.UpdateBranchPolicy(c, stream, branch)
+}
+
 // ArchiveNow operation middleware
 func (siw *ServerInterfaceWrapper) ArchiveNow(c *gin.Context) {
 
@@ -2215,6 +2582,14 @@ func (siw *ServerInterfaceWrapper) ReadRows(c *gin.Context) {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "system", c.Request.URL.Query(), &params.System, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
 	if err != nil {
 		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter system: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "fallback" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "fallback", c.Request.URL.Query(), &params.Fallback, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter fallback: %w", err), http.StatusBadRequest)
 		return
 	}
 
@@ -2944,6 +3319,160 @@ func (siw *ServerInterfaceWrapper) SubscribeRows(c *gin.Context) {
 	siw.Handler.SubscribeRows(c, stream, branch, subscriber, params)
 }
 
+// ListTags operation middleware
+func (siw *ServerInterfaceWrapper) ListTags(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListTags(c, stream, branch)
+}
+
+// CreateTag operation middleware
+func (siw *ServerInterfaceWrapper) CreateTag(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CreateTag(c, stream, branch)
+}
+
+// DeleteTag operation middleware
+func (siw *ServerInterfaceWrapper) DeleteTag(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "tag" -------------
+	var tag string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tag", c.Param("tag"), &tag, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter tag: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DeleteTag(c, stream, branch, tag)
+}
+
+// GetTag operation middleware
+func (siw *ServerInterfaceWrapper) GetTag(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "tag" -------------
+	var tag string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tag", c.Param("tag"), &tag, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter tag: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetTag(c, stream, branch, tag)
+}
+
 // TailRows operation middleware
 func (siw *ServerInterfaceWrapper) TailRows(c *gin.Context) {
 
@@ -3016,6 +3545,14 @@ func (siw *ServerInterfaceWrapper) TailRows(c *gin.Context) {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "system", c.Request.URL.Query(), &params.System, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
 	if err != nil {
 		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter system: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "fallback" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "fallback", c.Request.URL.Query(), &params.Fallback, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter fallback: %w", err), http.StatusBadRequest)
 		return
 	}
 
@@ -3201,6 +3738,15 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/streams", wrapper.CreateStream)
 	router.DELETE(options.BaseURL+"/v1/streams/:stream", wrapper.DeleteStream)
 	router.GET(options.BaseURL+"/v1/streams/:stream", wrapper.GetStream)
+	router.GET(options.BaseURL+"/v1/streams/:stream/branches", wrapper.ListBranches)
+	router.POST(options.BaseURL+"/v1/streams/:stream/branches", wrapper.CreateBranch)
+	router.DELETE(options.BaseURL+"/v1/streams/:stream/branches/:branch", wrapper.DeleteBranch)
+	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch", wrapper.GetBranch)
+	router.PATCH(options.BaseURL+"/v1/streams/:stream/branches/:branch", wrapper.UpdateBranchPolicy)
+	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/tags", wrapper.ListTags)
+	router.POST(options.BaseURL+"/v1/streams/:stream/branches/:branch/tags", wrapper.CreateTag)
+	router.DELETE(options.BaseURL+"/v1/streams/:stream/branches/:branch/tags/:tag", wrapper.DeleteTag)
+	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/tags/:tag", wrapper.GetTag)
 	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/settings", wrapper.GetSettings)
 	router.PATCH(options.BaseURL+"/v1/streams/:stream/branches/:branch/settings", wrapper.UpdateSettings)
 	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/schema", wrapper.GetSchema)

@@ -18,7 +18,7 @@ import (
 // scanFlags are the flags that read and tail share.
 type scanFlags struct {
 	branch, where, consistency, from string
-	columns                          []string
+	columns, fallback                []string
 	system                           bool
 }
 
@@ -28,6 +28,7 @@ func (f *scanFlags) add(c *cobra.Command, from, fromHelp string) {
 	s := c.Flags()
 	s.StringVar(&f.consistency, "consistency", "", "AT_LEAST_ONCE or EXACTLY_ONCE (default: the stream's setting)")
 	s.StringVar(&f.from, "from", from, fromHelp)
+	s.StringSliceVar(&f.fallback, "fallback", nil, "branches to read instead if the stream lacks the branch, with commas between them; the first that there is")
 }
 
 // addRows adds the flags that say what of the rows is wanted.
@@ -84,6 +85,7 @@ is complete if and only if the exit code is 0.`,
 				return usage("--format %s is not for a terminal; redirect the output into a file", format)
 			}
 			params.Columns, params.Where, params.Consistency, params.System = f.params()
+			params.Fallback = given(strings.Join(f.fallback, ","))
 			end, err := a.read(c.Context(), args[0], f.branch, &params)
 			if err != nil {
 				return fmt.Errorf("read %s: %w", args[0], err)
@@ -115,6 +117,7 @@ func (a *app) read(ctx context.Context, stream, branch string, params *client.Re
 		return "", err
 	}
 	defer resp.Body.Close()
+	a.fellBack(resp, stream, branch)
 	_, err = io.Copy(a.out, resp.Body)
 	var onDisk *os.PathError
 	switch {
@@ -135,4 +138,15 @@ func (a *app) read(ctx context.Context, stream, branch string, params *client.Re
 		return "", errors.New("the answer has no closing cursor, the output may not be complete; is there a proxy that drops trailers?")
 	}
 	return cursor, nil
+}
+
+// fellBack tells that another branch is read than the one that was asked for, and
+// returns the one that is.
+func (a *app) fellBack(resp *http.Response, stream, asked string) string {
+	is := resp.Header.Get("Thermocline-Branch")
+	if is == "" || is == asked {
+		return asked
+	}
+	fmt.Fprintf(a.err, "thermocline: %s has no branch %s; this is %s\n", stream, asked, is)
+	return is
 }

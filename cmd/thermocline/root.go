@@ -98,7 +98,7 @@ Exit codes: 0 done, 1 the operation failed, 2 the command line was wrong (of ver
 	}
 	root.PersistentFlags().StringVar(&a.server, "server", server, "address of the server (or THERMOCLINE_SERVER)")
 	root.PersistentFlags().StringVar(&a.output, "output", "table", "form of the output: table or json")
-	root.AddCommand(serveCommand(), a.streamCommand(), a.ingestCommand(), a.readCommand(), a.tailCommand(), a.subscribeCommand(), a.subscriberCommand(), a.archiveCommand(),
+	root.AddCommand(serveCommand(), a.streamCommand(), a.branchCommand(), a.tagCommand(), a.ingestCommand(), a.readCommand(), a.tailCommand(), a.subscribeCommand(), a.subscriberCommand(), a.archiveCommand(),
 		a.offsetsCommand(), a.datasetCommand(), a.verifyCommand(), a.demoCommand(), a.versionCommand())
 	return root
 }

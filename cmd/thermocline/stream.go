@@ -15,7 +15,7 @@ import (
 
 func (a *app) streamCommand() *cobra.Command {
 	c := group(&cobra.Command{Use: "stream", Short: "Create, list, show, change, reset and delete streams"})
-	c.AddCommand(a.streamCreate(), a.streamList(), a.streamShow(), a.streamSettings(), a.streamReset(), a.streamDelete())
+	c.AddCommand(a.streamCreate(), a.streamList(), a.streamShow(), a.streamSettings(), a.streamSchema(), a.streamReset(), a.streamDelete())
 	return c
 }
 
@@ -217,11 +217,19 @@ func (a *app) streamList() *cobra.Command {
 }
 
 func (a *app) streamShow() *cobra.Command {
-	return &cobra.Command{
+	var branch string
+	c := &cobra.Command{
 		Use:   "show NAME",
 		Short: "Show a stream: settings and fields",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if c.Flags().Changed("branch") {
+				b, err := a.getBranch(c.Context(), args[0], branch)
+				if err != nil {
+					return err
+				}
+				return a.showBranch(b)
+			}
 			remote, err := a.connect()
 			if err != nil {
 				return err
@@ -234,6 +242,8 @@ func (a *app) streamShow() *cobra.Command {
 			return a.showStream(s)
 		},
 	}
+	branchFlag(c, &branch)
+	return c
 }
 
 func (a *app) streamSettings() *cobra.Command {
@@ -326,11 +336,7 @@ func (a *app) streamDelete() *cobra.Command {
 			if err := a.answer(resp, err, nil); err != nil {
 				return err
 			}
-			if a.output == "json" {
-				return a.printJSON(map[string]string{"deleted": args[0]})
-			}
-			_, err = fmt.Fprintf(a.out, "deleted %s\n", args[0])
-			return err
+			return a.deleted(args[0], "%s", args[0])
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")

@@ -192,9 +192,5 @@ func (a *app) deleteSubscriber(ctx context.Context, stream, branch, name string)
 	if err := a.answer(resp, err, nil); err != nil {
 		return err
 	}
-	if a.output == "json" {
-		return a.printJSON(map[string]string{"deleted": name})
-	}
-	_, err = fmt.Fprintf(a.out, "deleted subscriber %s of %s\n", name, stream)
-	return err
+	return a.deleted(name, "subscriber %s of %s", name, stream)
 }

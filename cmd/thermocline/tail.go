@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,6 +66,7 @@ func (t *follower) once(ctx context.Context, seen func()) error {
 	sse := client.TailRowsParamsFormatSse
 	params := client.TailRowsParams{Format: &sse, From: &t.position}
 	params.Columns, params.Where, params.Consistency, params.System = t.flags.params()
+	params.Fallback = given(strings.Join(t.flags.fallback, ","))
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	dead := time.AfterFunc(silence, func() { cancel(errEnded) })
@@ -77,6 +79,8 @@ func (t *follower) once(ctx context.Context, seen func()) error {
 		return err
 	}
 	defer resp.Body.Close()
+	// Positions are of this branch: further connections stay with it.
+	t.flags.branch = t.a.fellBack(resp, t.stream, t.flags.branch)
 	if t.received = 0; t.position == "latest" {
 		t.shown = 0 // another latest: what was shown does not come again
 	}
