@@ -269,6 +269,3 @@ func (r *requirement) refHolds(refs map[string]table.SnapshotRef) error {
 	}
 	return nil
 }
-
-// TableExists is the error for a change that creates a table that is there already.
-func TableExists() error { return unmet("table already exists") }

@@ -35,7 +35,9 @@ const separator = "\x1f"
 
 // namespaceOf is the namespace in the path.
 func namespaceOf(c *gin.Context) (string, error) {
-	return checkNamespace(strings.Split(c.Param("namespace"), separator))
+	levels := strings.Split(c.Param("namespace"), separator)
+	about(c, strings.Join(levels, "."))
+	return checkNamespace(levels)
 }
 
 func checkNamespace(levels []string) (string, error) {
@@ -43,7 +45,7 @@ func checkNamespace(levels []string) (string, error) {
 		return "", fmt.Errorf("the namespace is empty: %w", record.ErrInvalid)
 	}
 	if len(levels) > 1 {
-		return "", fmt.Errorf("namespace %q: namespaces have one level: %w: %w", strings.Join(levels, "."), ErrNoNamespace, record.ErrNotFound)
+		return "", &MissingNamespaceError{strings.Join(levels, ".")} // there is one level
 	}
 	return levels[0], catalog.ValidateName("namespace", levels[0])
 }
@@ -58,11 +60,12 @@ func tableOf(c *gin.Context) (Ref, error) {
 	if err != nil {
 		return Ref{}, err
 	}
-	return newRef(namespace, c.Param("table"), branch)
+	return newRef(c, namespace, c.Param("table"), branch)
 }
 
 // newRef reads a table's name, which may say its branch: quakes@exp.
-func newRef(namespace, name, branch string) (Ref, error) {
+func newRef(c *gin.Context, namespace, name, branch string) (Ref, error) {
+	about(c, namespace+"."+name)
 	name, own, named := strings.Cut(name, "@")
 	if named {
 		branch = own
@@ -89,5 +92,5 @@ func (i identifier) ref(c *gin.Context) (Ref, error) {
 	if err != nil {
 		return Ref{}, err
 	}
-	return newRef(namespace, i.Name, branch)
+	return newRef(c, namespace, i.Name, branch)
 }

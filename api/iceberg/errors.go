@@ -38,8 +38,10 @@ func (e *httpError) Error() string { return e.Message }
 // failureOf says what a client is told about err. Clients take a status of 500 and
 // above, in answer to a commit, to mean that it may have happened, and so no error
 // of which it is known that nothing happened is told with one.
-func failureOf(k kind, err error) failure {
+// subject is the namespace or table that the request is about.
+func failureOf(k kind, subject string, err error) failure {
 	var own *httpError
+	var missing *MissingNamespaceError
 	var unmet *dataset.RequirementError
 	switch {
 	case errors.As(err, &own):
@@ -52,16 +54,18 @@ func failureOf(k kind, err error) failure {
 		return failure{err.Error(), "BadRequestException", http.StatusBadRequest}
 	case errors.Is(err, record.ErrTooLarge):
 		return failure{err.Error(), "BadRequestException", http.StatusRequestEntityTooLarge}
-	case errors.Is(err, ErrNoNamespace) || (errors.Is(err, record.ErrNotFound) && k == aboutNamespace):
-		return failure{"Namespace does not exist: " + err.Error(), "NoSuchNamespaceException", http.StatusNotFound}
+	case errors.As(err, &missing):
+		return failure{"Namespace does not exist: " + missing.Name, "NoSuchNamespaceException", http.StatusNotFound}
+	case errors.Is(err, record.ErrNotFound) && k == aboutNamespace:
+		return failure{"Namespace does not exist: " + subject, "NoSuchNamespaceException", http.StatusNotFound}
 	case errors.Is(err, record.ErrNotFound):
-		return failure{"Table does not exist: " + err.Error(), "NoSuchTableException", http.StatusNotFound}
+		return failure{"Table does not exist: " + subject, "NoSuchTableException", http.StatusNotFound}
 	case errors.Is(err, record.ErrExists) && k == aboutNamespace:
-		return failure{"Namespace already exists: " + err.Error(), "AlreadyExistsException", http.StatusConflict}
+		return failure{"Namespace already exists: " + subject, "AlreadyExistsException", http.StatusConflict}
 	case errors.Is(err, record.ErrExists):
-		return failure{"Table already exists: " + err.Error(), "AlreadyExistsException", http.StatusConflict}
+		return failure{"Table already exists: " + subject, "AlreadyExistsException", http.StatusConflict}
 	case errors.Is(err, record.ErrConflict) && k == aboutNamespace:
-		return failure{"Namespace is not empty: " + err.Error(), "NamespaceNotEmptyException", http.StatusConflict}
+		return failure{"Namespace " + subject + " is not empty: " + err.Error(), "NamespaceNotEmptyException", http.StatusConflict}
 	case errors.Is(err, record.ErrBusy):
 		return failure{err.Error(), "TooManyRequestsException", http.StatusTooManyRequests}
 	case errors.Is(err, record.ErrConflict), k == aboutCommit:
@@ -72,10 +76,16 @@ func failureOf(k kind, err error) failure {
 	return failure{"an internal error; the server's log tells it", "InternalServerError", http.StatusInternalServerError}
 }
 
+// subjectKey is where a request keeps what it is about.
+const subjectKey = "iceberg-subject"
+
+// about notes what a request is about.
+func about(c *gin.Context, subject string) { c.Set(subjectKey, subject) }
+
 // fail answers with err.
 func (h *handlers) fail(c *gin.Context, k kind, err error) {
 	_ = c.Error(err) // for the access log
-	f := failureOf(k, err)
+	f := failureOf(k, c.GetString(subjectKey), err)
 	if f.Code == http.StatusTooManyRequests {
 		c.Header("Retry-After", "1")
 	}

@@ -9,14 +9,13 @@ package iceberg
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
 	"github.com/gin-gonic/gin"
 
 	"github.com/thermocline/thermocline/dataset"
+	"github.com/thermocline/thermocline/record"
 )
 
 // Ref names a table: a branch of a stream or dataset.
@@ -62,9 +61,14 @@ type Page struct {
 	Token string
 }
 
-// ErrNoNamespace wraps record.ErrNotFound where it is the namespace that is not
-// there, and not the table.
-var ErrNoNamespace = errors.New("namespace does not exist")
+// MissingNamespaceError is a record.ErrNotFound that is about a namespace and not
+// about the table in it.
+type MissingNamespaceError struct{ Name string }
+
+func (e *MissingNamespaceError) Error() string { return "namespace " + e.Name + " does not exist" }
+
+// Unwrap implements errors.Unwrap.
+func (e *MissingNamespaceError) Unwrap() error { return record.ErrNotFound }
 
 // Catalog is what the handlers call. All methods are safe for concurrent use and
 // return when ctx ends; what one returned nil for is durable. Errors wrap the
@@ -111,7 +115,6 @@ type Change struct {
 
 // Options of Register.
 type Options struct {
-	Logger *slog.Logger
 	// Body reads a request's body, of at most limit bytes.
 	Body func(c *gin.Context, limit int64) ([]byte, error)
 	// MaxRequests bounds the requests under way; more get 429.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 
@@ -39,7 +40,8 @@ func (h *handlers) listNamespaces(c *gin.Context) {
 	}
 	if parent := c.Query("parent"); parent != "" {
 		// Namespaces have one level, and so none below, if there is the one.
-		name, err := checkNamespace([]string{parent})
+		about(c, strings.ReplaceAll(parent, separator, "."))
+		name, err := checkNamespace(strings.Split(parent, separator))
 		if err == nil {
 			_, err = h.catalog.Namespace(c.Request.Context(), name)
 		}
@@ -103,6 +105,7 @@ func (h *handlers) createNamespace(c *gin.Context) {
 	}
 	var name string
 	if err == nil {
+		about(c, strings.Join(q.Namespace, "."))
 		name, err = checkNamespace(q.Namespace)
 	}
 	if err == nil {

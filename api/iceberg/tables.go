@@ -221,7 +221,7 @@ func (h *handlers) newTable(c *gin.Context, q any, name *string) (Ref, error) {
 	if err != nil {
 		return Ref{}, err
 	}
-	return newRef(namespace, *name, branch)
+	return newRef(c, namespace, *name, branch)
 }
 
 func (h *handlers) registerTable(c *gin.Context) {

@@ -151,9 +151,6 @@ func (t tables) CreateTable(ctx context.Context, r iceberg.Ref, n iceberg.NewTab
 
 func (t tables) CreateStaged(ctx context.Context, r iceberg.Ref, u *dataset.Updates) (iceberg.Table, error) {
 	err := t.creatable(ctx, r)
-	if errors.Is(err, record.ErrExists) {
-		return iceberg.Table{}, fmt.Errorf("commit to %s: %w", r, dataset.TableExists())
-	}
 	if err != nil {
 		return iceberg.Table{}, err
 	}

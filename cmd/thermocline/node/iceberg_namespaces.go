@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/thermocline/thermocline/api/iceberg"
 	"github.com/thermocline/thermocline/catalog"
@@ -36,7 +35,7 @@ func (t tables) Namespaces(ctx context.Context, p iceberg.Page) ([]string, strin
 func (t tables) Namespace(ctx context.Context, name string) (map[string]string, error) {
 	n, err := t.n.catalog.Namespace(ctx, name)
 	if errors.Is(err, record.ErrNotFound) {
-		err = fmt.Errorf("%w: %w", iceberg.ErrNoNamespace, err)
+		err = &iceberg.MissingNamespaceError{Name: name}
 	}
 	return n.Properties, err
 }
