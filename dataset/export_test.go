@@ -85,3 +85,6 @@ func (d *Datasets) Edit(ctx context.Context, id string, remove []string, deleted
 	}})
 	return err
 }
+
+// Descends tells whether the snapshot id is the head or one of its ancestors.
+func (t *Table) Descends(id int64) bool { return t.descends(id) }

@@ -31,8 +31,9 @@ import (
 
 // restaged is a snapshot of this change that was made anew.
 type restaged struct {
-	client []iceberg.ManifestFile // as the client had made it
-	server []iceberg.ManifestFile
+	client  []iceberg.ManifestFile // as the client had made it
+	summary *table.Summary         // the same
+	server  []iceberg.ManifestFile
 }
 
 // restage makes s anew on onto (nil: as the first of its line).
@@ -58,7 +59,7 @@ func (w *stagingWork) restage(ctx context.Context, s, onto *table.Snapshot) erro
 	if err != nil {
 		return fmt.Errorf("snapshot %d of table %s: %w", s.SnapshotID, w.base.id, err)
 	}
-	w.made[s.SnapshotID] = restaged{client: theirs, server: list}
+	w.made[s.SnapshotID] = restaged{client: theirs, summary: s.Summary, server: list}
 	return w.renew(s, onto, list)
 }
 
@@ -117,9 +118,13 @@ func (w *stagingWork) renew(s, onto *table.Snapshot, manifests []iceberg.Manifes
 // renewTotals moves the totals from the client's parent to the new one; a total
 // that cannot be told is left out.
 func (w *stagingWork) renewTotals(summary iceberg.Properties, parent *int64, onto *table.Snapshot) {
-	var was *table.Snapshot
+	var was *table.Snapshot // as the client saw it
 	if parent != nil {
-		was, _ = w.builder.SnapshotByID(*parent)
+		if m, ok := w.made[*parent]; ok {
+			was = &table.Snapshot{Summary: m.summary}
+		} else {
+			was, _ = w.builder.SnapshotByID(*parent)
+		}
 	}
 	total := func(of *table.Snapshot, key string) (int64, bool) {
 		if of == nil {
@@ -294,7 +299,7 @@ func (r *restaging) manifests(ctx context.Context, theirs, now []iceberg.Manifes
 // has now; entries that it adds inherit it.
 func (r *restaging) renumber(m iceberg.ManifestFile) iceberg.ManifestFile {
 	minimum := m.MinSequenceNum()
-	if minimum == r.s.SequenceNumber || minimum > r.w.sequence {
+	if minimum < 0 || minimum == r.s.SequenceNumber || minimum > r.w.sequence {
 		minimum = r.w.sequence
 	}
 	b := iceberg.NewManifestFile(m.Version(), m.FilePath(), m.Length(), m.PartitionSpecID(), m.SnapshotID()).
@@ -432,5 +437,9 @@ func (r *restaging) write(like iceberg.ManifestFile, entries []iceberg.ManifestE
 			return nil, fmt.Errorf("dataset: restage %s: %w", e.DataFile().FilePath(), err)
 		}
 	}
-	return r.w.finish(m, like.ManifestContent())
+	f, err := r.w.finish(m, like.ManifestContent())
+	if err != nil {
+		return nil, err
+	}
+	return r.renumber(f), nil
 }

@@ -29,10 +29,10 @@ func Adopt(old, proposed *Schema, nextID int, known *Schema) (*Schema, int, erro
 		return nil, 0, fmt.Errorf("schema: rows of the stream could not be read under the new schema: %s: %w", strings.Join(e.faults, "; "), record.ErrInvalid)
 	}
 	out, next := out.AssignIDs(max(nextID, old.MaxID()+1, out.MaxID()+1))
-	if err := out.Validate(); err != nil {
-		return nil, 0, err
+	if IsSystemID(next) {
+		next = TimestampID + 1
 	}
-	return out, next, nil
+	return out, next, out.Validate()
 }
 
 // walkIDs calls f with the id of each field, element, key and value.
