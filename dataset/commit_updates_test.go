@@ -279,8 +279,8 @@ func compactMore(e *env) {
 	}
 }
 
-// plainFile writes a file with the column n only, and returns its place.
-func (e *env) plainFile(values ...int64) string {
+// numbersFile writes a file with the column n only, and returns its place.
+func (e *env) numbersFile(values ...int64) string {
 	e.t.Helper()
 	rows := plainRows(values...)
 	defer rows.Release()
@@ -395,7 +395,7 @@ func TestUpdatesThatHarmAStream(t *testing.T) {
 	g = e.engine()
 	tx = g.tx()
 	old := e.files(e.load())[0].Path
-	if err := tx.ReplaceDataFiles(t.Context(), []string{old}, []string{e.plainFile(1, 2, 3)}, nil); err != nil {
+	if err := tx.ReplaceDataFiles(t.Context(), []string{old}, []string{e.numbersFile(1, 2, 3)}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := g.commit(tx); !errors.Is(err, record.ErrInvalid) || !strings.Contains(err.Error(), "no longer be known") {
