@@ -22,6 +22,10 @@ type Checkpoint struct {
 	// Timestamp is the append time of the newest row below the cut,
 	// milliseconds since 1970 UTC. It never goes back.
 	Timestamp int64
+	// Guests is the guest sequence of the cut (decision 0013): the guest rows of
+	// data files with this data sequence number or a smaller one lie below it. It
+	// never goes back.
+	Guests int64
 	// Created is set by AddCheckpoints.
 	Created time.Time
 }
@@ -52,12 +56,12 @@ func (c *Catalog) AddCheckpoints(ctx context.Context, cps []Checkpoint) error {
 			return err
 		}
 		defer next.Close()
-		previous, err := tx.PrepareContext(ctx, `SELECT cut, timestamp_ms FROM checkpoints WHERE view_id = $1 AND number = $2`)
+		previous, err := tx.PrepareContext(ctx, `SELECT cut, timestamp_ms, guests FROM checkpoints WHERE view_id = $1 AND number = $2`)
 		if err != nil {
 			return err
 		}
 		defer previous.Close()
-		insert, err := tx.PrepareContext(ctx, `INSERT INTO checkpoints (view_id, number, cut, timestamp_ms, created_ms) VALUES ($1, $2, $3, $4, $5)`)
+		insert, err := tx.PrepareContext(ctx, `INSERT INTO checkpoints (view_id, number, cut, timestamp_ms, guests, created_ms) VALUES ($1, $2, $3, $4, $5, $6)`)
 		if err != nil {
 			return err
 		}
@@ -104,28 +108,28 @@ func addCheckpoint(ctx context.Context, tx *sql.Tx, next, previous, insert *sql.
 		// The newest checkpoint is never pruned, so this one is there.
 		before := Checkpoint{View: cp.View, Number: cp.Number - 1}
 		var cut string
-		if err := previous.QueryRowContext(ctx, before.View, before.Number).Scan(&cut, &before.Timestamp); err != nil {
+		if err := previous.QueryRowContext(ctx, before.View, before.Number).Scan(&cut, &before.Timestamp, &before.Guests); err != nil {
 			return fmt.Errorf("checkpoint %d: %w", before.Number, err)
 		}
 		if before.Cut, err = decodeCut(cut); err != nil {
 			return err
 		}
-		if !cp.Cut.Covers(before.Cut) || cp.Timestamp < before.Timestamp {
-			return fmt.Errorf("%w: checkpoint %d at %v (timestamp %d) stands before checkpoint %d at %v (timestamp %d)",
-				record.ErrInvalid, cp.Number, cp.Cut, cp.Timestamp, before.Number, before.Cut, before.Timestamp)
+		if !cp.Cut.Covers(before.Cut) || cp.Timestamp < before.Timestamp || cp.Guests < before.Guests {
+			return fmt.Errorf("%w: checkpoint %d at %v (timestamp %d, guests %d) stands before checkpoint %d at %v (timestamp %d, guests %d)",
+				record.ErrInvalid, cp.Number, cp.Cut, cp.Timestamp, cp.Guests, before.Number, before.Cut, before.Timestamp, before.Guests)
 		}
 	}
-	_, err = insert.ExecContext(ctx, cp.View, cp.Number, text, cp.Timestamp, now)
+	_, err = insert.ExecContext(ctx, cp.View, cp.Number, text, cp.Timestamp, cp.Guests, now)
 	return err
 }
 
-const checkpointQuery = `SELECT view_id, number, cut, timestamp_ms, created_ms FROM checkpoints `
+const checkpointQuery = `SELECT view_id, number, cut, timestamp_ms, guests, created_ms FROM checkpoints `
 
 func scanCheckpoint(row scanner) (Checkpoint, error) {
 	var cp Checkpoint
 	var cut string
 	var created int64
-	err := row.Scan(&cp.View, &cp.Number, &cut, &cp.Timestamp, &created)
+	err := row.Scan(&cp.View, &cp.Number, &cut, &cp.Timestamp, &cp.Guests, &created)
 	if err != nil {
 		return Checkpoint{}, err
 	}

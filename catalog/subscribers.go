@@ -32,11 +32,13 @@ type Subscriber struct {
 	Name   string // see ValidateSubscriberName; unique on the branch
 	// Consistency never changes.
 	Consistency Consistency
-	// View, Next and Checkpoint are the committed position: every row of View
-	// below Next is dealt with. Checkpoint is the number of a checkpoint whose
-	// cut Next covers in every partition, 0 if none is known.
+	// View, Next, Guests and Checkpoint are the committed position: every row of
+	// View below Next, and every guest row up to the guest sequence, is dealt
+	// with. Checkpoint is the number of a checkpoint whose rows all are, 0 if
+	// none is known.
 	View       record.ViewID
 	Next       record.Offsets
+	Guests     int64
 	Checkpoint int64
 	// Generation counts the resets of the position, from 1: a commit that is
 	// based on an older one is fenced.
@@ -72,13 +74,13 @@ func ValidateSubscriberName(s string) error {
 	return nil
 }
 
-const subscriberQuery = `SELECT id, branch_id, name, consistency, view_id, next, checkpoint, generation, session, hold_ms, created_ms, committed_ms FROM subscribers `
+const subscriberQuery = `SELECT id, branch_id, name, consistency, view_id, next, guests, checkpoint, generation, session, hold_ms, created_ms, committed_ms FROM subscribers `
 
 func scanSubscriber(row scanner) (Subscriber, error) {
 	var s Subscriber
 	var next string
 	var hold, created, committed int64
-	err := row.Scan(&s.ID, &s.Branch, &s.Name, &s.Consistency, &s.View, &next, &s.Checkpoint, &s.Generation, &s.Session, &hold, &created, &committed)
+	err := row.Scan(&s.ID, &s.Branch, &s.Name, &s.Consistency, &s.View, &next, &s.Guests, &s.Checkpoint, &s.Generation, &s.Session, &hold, &created, &committed)
 	if err != nil {
 		return Subscriber{}, err
 	}
@@ -91,7 +93,10 @@ func scanSubscriber(row scanner) (Subscriber, error) {
 }
 
 // A position is a cut that may have no partition at all: the very beginning.
-func encodePosition(next record.Offsets, checkpoint int64) (string, error) {
+func encodePosition(next record.Offsets, guests, checkpoint int64) (string, error) {
+	if guests < 0 {
+		return "", fmt.Errorf("%w: guest sequence %d; it is 0 or more", record.ErrInvalid, guests)
+	}
 	if checkpoint < 0 {
 		return "", fmt.Errorf("%w: checkpoint %d; numbers begin with 1, 0 is none", record.ErrInvalid, checkpoint)
 	}
@@ -114,7 +119,7 @@ func decodePosition(text string) (record.Offsets, error) {
 // its ACTIVE one, record.ErrTooLarge if it has MaxSubscribers.
 func (c *Catalog) CreateSubscriber(ctx context.Context, s Subscriber) (Subscriber, error) {
 	op := fmt.Sprintf("create subscriber %s of branch %v", clip(s.Name), s.Branch)
-	next, err := encodePosition(s.Next, s.Checkpoint)
+	next, err := encodePosition(s.Next, s.Guests, s.Checkpoint)
 	if err == nil {
 		err = ValidateSubscriberName(s.Name)
 	}
@@ -143,15 +148,15 @@ func (c *Catalog) CreateSubscriber(ctx context.Context, s Subscriber) (Subscribe
 		if err := tx.QueryRowContext(ctx, `SELECT last FROM counters WHERE name = 'session'`).Scan(&s.Session); err != nil {
 			return err
 		}
-		if s.Checkpoint, err = coveredCheckpoint(ctx, tx, s.View, s.Next, s.Checkpoint, 0); err != nil {
+		if s.Checkpoint, err = coveredCheckpoint(ctx, tx, s.View, s.Next, s.Guests, s.Checkpoint, 0); err != nil {
 			return err
 		}
 		now := millis(c.now())
 		s.ID, s.Generation, s.Created, s.Committed = SubscriberID(id), 1, instant(now), instant(now)
 		made, err := changed(ctx, tx, `INSERT INTO subscribers
-			(id, branch_id, name, consistency, view_id, next, checkpoint, generation, session, hold_ms, created_ms, committed_ms)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11) ON CONFLICT DO NOTHING`,
-			id, s.Branch, s.Name, s.Consistency, s.View, next, s.Checkpoint, s.Generation, s.Session, s.Hold.Milliseconds(), now)
+			(id, branch_id, name, consistency, view_id, next, guests, checkpoint, generation, session, hold_ms, created_ms, committed_ms)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12) ON CONFLICT DO NOTHING`,
+			id, s.Branch, s.Name, s.Consistency, s.View, next, s.Guests, s.Checkpoint, s.Generation, s.Session, s.Hold.Milliseconds(), now)
 		switch {
 		case err != nil:
 			return err
@@ -172,7 +177,7 @@ func (c *Catalog) CreateSubscriber(ctx context.Context, s Subscriber) (Subscribe
 // the smaller one that is known to be. Callers give numbers that are right for the
 // partitions that they read; what is stored must hold for all, since checkpoints
 // behind it are kept for the subscriber, and its epochs are counted from there.
-func coveredCheckpoint(ctx context.Context, tx *sql.Tx, v record.ViewID, next record.Offsets, number, known int64) (int64, error) {
+func coveredCheckpoint(ctx context.Context, tx *sql.Tx, v record.ViewID, next record.Offsets, guests, number, known int64) (int64, error) {
 	if number <= known {
 		return known, nil
 	}
@@ -182,7 +187,7 @@ func coveredCheckpoint(ctx context.Context, tx *sql.Tx, v record.ViewID, next re
 		return known, nil
 	case err != nil:
 		return 0, err
-	case !next.Covers(cp.Cut):
+	case !next.Covers(cp.Cut) || guests < cp.Guests:
 		return known, nil
 	}
 	return number, nil
@@ -258,12 +263,13 @@ type SubscriberCommit struct {
 	Generation int64
 	View       record.ViewID
 	Next       record.Offsets
+	Guests     int64
 	Checkpoint int64
 }
 
 // CommitSubscribers moves positions of any number of subscribers in one
-// transaction. Each partition goes to the larger of where it stands and Next, so
-// that a late or repeated commit does no harm. The result has an error per
+// transaction. Each partition goes to the larger of where it stands and Next, and
+// guest rows likewise, so that a late or repeated commit does no harm. The result has an error per
 // commit, nil where it took place: record.ErrNotFound, record.ErrFenced (the
 // position was reset since Generation), record.ErrInvalid (the position is none,
 // or of another view); such a commit does not keep the others from theirs. The
@@ -280,7 +286,7 @@ func (c *Catalog) CommitSubscribers(ctx context.Context, commits []SubscriberCom
 			return err
 		}
 		defer find.Close()
-		move, err := tx.PrepareContext(ctx, `UPDATE subscribers SET next = $1, checkpoint = $2, committed_ms = $3 WHERE id = $4`)
+		move, err := tx.PrepareContext(ctx, `UPDATE subscribers SET next = $1, guests = $2, checkpoint = $3, committed_ms = $4 WHERE id = $5`)
 		if err != nil {
 			return err
 		}
@@ -305,7 +311,7 @@ func (c *Catalog) CommitSubscribers(ctx context.Context, commits []SubscriberCom
 }
 
 func commitSubscriber(ctx context.Context, tx *sql.Tx, find, move *sql.Stmt, commit SubscriberCommit, now int64) error {
-	if _, err := encodePosition(commit.Next, commit.Checkpoint); err != nil {
+	if _, err := encodePosition(commit.Next, commit.Guests, commit.Checkpoint); err != nil {
 		return err
 	}
 	s, err := scanSubscriber(find.QueryRowContext(ctx, commit.ID))
@@ -317,19 +323,19 @@ func commitSubscriber(ctx context.Context, tx *sql.Tx, find, move *sql.Stmt, com
 	case commit.View != s.View:
 		return fmt.Errorf("%w: the commit is of view %v, the position of view %v", record.ErrInvalid, commit.View, s.View)
 	}
-	next := merged(s.Next, commit.Next)
-	checkpoint, err := coveredCheckpoint(ctx, tx, s.View, next, commit.Checkpoint, s.Checkpoint)
+	next, guests := merged(s.Next, commit.Next), max(s.Guests, commit.Guests)
+	checkpoint, err := coveredCheckpoint(ctx, tx, s.View, next, guests, commit.Checkpoint, s.Checkpoint)
 	if err != nil {
 		return err
 	}
-	if s.Next.Covers(next) && s.Checkpoint == checkpoint {
+	if s.Next.Covers(next) && s.Guests == guests && s.Checkpoint == checkpoint {
 		return nil // spares a sync when all are so
 	}
-	text, err := encodePosition(next, checkpoint)
+	text, err := encodePosition(next, guests, checkpoint)
 	if err != nil {
 		return err
 	}
-	_, err = move.ExecContext(ctx, text, checkpoint, now, s.ID)
+	_, err = move.ExecContext(ctx, text, guests, checkpoint, now, s.ID)
 	return err
 }
 
@@ -346,9 +352,9 @@ func merged(a, b record.Offsets) record.Offsets {
 // ResetSubscriber puts a subscriber at any position of its branch's ACTIVE view,
 // forwards or back, and begins a generation: commits of the one before are fenced.
 // record.ErrNotFound, or record.ErrConflict if view is not the ACTIVE one.
-func (c *Catalog) ResetSubscriber(ctx context.Context, id SubscriberID, view record.ViewID, next record.Offsets, checkpoint int64) (s Subscriber, err error) {
+func (c *Catalog) ResetSubscriber(ctx context.Context, id SubscriberID, view record.ViewID, next record.Offsets, guests, checkpoint int64) (s Subscriber, err error) {
 	op := fmt.Sprintf("reset subscriber %v", id)
-	text, err := encodePosition(next, checkpoint)
+	text, err := encodePosition(next, guests, checkpoint)
 	if err != nil {
 		return Subscriber{}, failed(op, err)
 	}
@@ -360,13 +366,13 @@ func (c *Catalog) ResetSubscriber(ctx context.Context, id SubscriberID, view rec
 			return err
 		}
 		now := millis(c.now())
-		s.View, s.Next = view, append(record.Offsets{}, next...)
-		if s.Checkpoint, err = coveredCheckpoint(ctx, tx, view, next, checkpoint, 0); err != nil {
+		s.View, s.Next, s.Guests = view, append(record.Offsets{}, next...), guests
+		if s.Checkpoint, err = coveredCheckpoint(ctx, tx, view, next, guests, checkpoint, 0); err != nil {
 			return err
 		}
 		s.Generation, s.Committed = s.Generation+1, instant(now)
-		_, err := tx.ExecContext(ctx, `UPDATE subscribers SET view_id = $1, next = $2, checkpoint = $3, generation = $4, committed_ms = $5 WHERE id = $6`,
-			view, text, s.Checkpoint, s.Generation, now, id)
+		_, err := tx.ExecContext(ctx, `UPDATE subscribers SET view_id = $1, next = $2, guests = $3, checkpoint = $4, generation = $5, committed_ms = $6 WHERE id = $7`,
+			view, text, guests, s.Checkpoint, s.Generation, now, id)
 		return err
 	})
 	if err != nil {

@@ -107,7 +107,7 @@ func TestSubscribers(t *testing.T) {
 	wantErr(t, "deleted", err, record.ErrNotFound)
 	_, err = f.BeginSession(ctx, want.ID)
 	wantErr(t, "session of a deleted one", err, record.ErrNotFound)
-	_, err = f.ResetSubscriber(ctx, want.ID, b.View.ID, nil, 0)
+	_, err = f.ResetSubscriber(ctx, want.ID, b.View.ID, nil, 0, 0)
 	wantErr(t, "reset of a deleted one", err, record.ErrNotFound)
 	if again := f.subscriber(t, b, "g.1", Subscriber{}); again.ID <= want.ID {
 		t.Errorf("id %v was used before", again.ID)
@@ -160,7 +160,8 @@ func TestListSubscribers(t *testing.T) {
 
 	// No more than the bound, and a place is free again after a deletion.
 	_, err = f.writer.ExecContext(ctx, `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
-		INSERT INTO subscribers SELECT 10000 + i, branch_id, 'more' || i, consistency, view_id, next, checkpoint, generation, session, hold_ms, created_ms, committed_ms
+		INSERT INTO subscribers (id, branch_id, name, consistency, view_id, next, checkpoint, generation, session, hold_ms, created_ms, committed_ms)
+		SELECT 10000 + i, branch_id, 'more' || i, consistency, view_id, next, checkpoint, generation, session, hold_ms, created_ms, committed_ms
 		FROM n, subscribers WHERE name = 'g0'`, MaxSubscribers-7)
 	ok(t, err)
 	more := Subscriber{Branch: b.ID, Name: "one-more", Consistency: AtLeastOnce, View: b.View.ID}
@@ -184,7 +185,7 @@ func TestCommitSubscribers(t *testing.T) {
 	two := f.subscriber(t, b, "two", Subscriber{Next: record.Offsets{50, 50}, Checkpoint: 5})
 	three := f.subscriber(t, b, "three", Subscriber{})
 	f.clock.advance(time.Minute)
-	reset, err := f.ResetSubscriber(ctx, three.ID, v, record.Offsets{20, 20}, 2)
+	reset, err := f.ResetSubscriber(ctx, three.ID, v, record.Offsets{20, 20}, 0, 2)
 	ok(t, err)
 	if want := (Subscriber{
 		ID: three.ID, Branch: b.ID, Name: "three", Consistency: AtLeastOnce, View: v, Next: record.Offsets{20, 20}, Checkpoint: 2,
@@ -268,9 +269,9 @@ func TestSubscribersOfAResetBranch(t *testing.T) {
 	if got, err := f.Subscriber(ctx, b.ID, "g"); err != nil || !cmp.Equal(got, before) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	_, err = f.ResetSubscriber(ctx, before.ID, b.View.ID, nil, 0)
+	_, err = f.ResetSubscriber(ctx, before.ID, b.View.ID, nil, 0, 0)
 	wantErr(t, "reset to the old view", err, record.ErrConflict)
-	got, err := f.ResetSubscriber(ctx, before.ID, now.View.ID, nil, 0)
+	got, err := f.ResetSubscriber(ctx, before.ID, now.View.ID, nil, 0, 0)
 	if err != nil || got.View != now.View.ID || len(got.Next) != 0 {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -311,7 +312,7 @@ func TestSessionsGrow(t *testing.T) {
 	ok(t, f.Close())
 	f.Catalog = f.open(t)
 	begin(3)
-	_, err := f.ResetSubscriber(ctx, g.ID, b.View.ID, nil, 0)
+	_, err := f.ResetSubscriber(ctx, g.ID, b.View.ID, nil, 0, 0)
 	ok(t, err)
 	begin(4)
 	ok(t, f.DeleteSubscriber(ctx, g.ID))

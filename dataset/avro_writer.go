@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -22,7 +23,7 @@ type avroWriter struct {
 	w      *ocf.Writer
 	row    []byte
 	rows   int64
-	system [3]columnRange // _view, _partition_id, _offset
+	system [4]columnRange // of the system columns
 	done   bool
 }
 
@@ -69,28 +70,16 @@ func (a *avroWriter) Write(batch arrow.RecordBatch) error {
 		return nil
 	}
 	first := int(batch.NumCols()) - 4
-	a.system[0] = a.system[0].join(schema.Integer, int32Range(batch.Column(first)))
-	a.system[1] = a.system[1].join(schema.Integer, int32Range(batch.Column(first+1)))
-	a.system[2] = a.system[2].join(schema.Long, int64Range(batch.Column(first+2)))
+	a.system[0] = a.system[0].join(schema.Integer, rangeOf(batch.Column(first).(*array.Int32).Int32Values()))
+	a.system[1] = a.system[1].join(schema.Integer, rangeOf(batch.Column(first+1).(*array.Int32).Int32Values()))
+	a.system[2] = a.system[2].join(schema.Long, rangeOf(batch.Column(first+2).(*array.Int64).Int64Values()))
+	a.system[3] = a.system[3].join(schema.Timestamp, rangeOf(batch.Column(first+3).(*array.Timestamp).TimestampValues()))
 	return nil
 }
 
-func int32Range(c arrow.Array) columnRange {
-	values := c.(*array.Int32).Int32Values()
-	lo, hi := values[0], values[0]
-	for _, v := range values {
-		lo, hi = min(lo, v), max(hi, v)
-	}
+func rangeOf[T int32 | int64 | arrow.Timestamp](values []T) columnRange {
+	lo, hi := slices.Min(values), slices.Max(values)
 	return columnRange{values: int64(len(values)), nullsKnown: true, bounded: true, lower: bound{i: int64(lo)}, upper: bound{i: int64(hi)}}
-}
-
-func int64Range(c arrow.Array) columnRange {
-	values := c.(*array.Int64).Int64Values()
-	lo, hi := values[0], values[0]
-	for _, v := range values {
-		lo, hi = min(lo, v), max(hi, v)
-	}
-	return columnRange{values: int64(len(values)), nullsKnown: true, bounded: true, lower: bound{i: lo}, upper: bound{i: hi}}
 }
 
 func (a *avroWriter) Size() int64 { return a.f.bytes }
@@ -110,7 +99,7 @@ func (a *avroWriter) Close() (DataFile, error) {
 		return DataFile{}, fmt.Errorf("dataset: end %s: %w", a.f.location, err)
 	}
 	m := metrics{values: map[int]int64{}, nulls: map[int]int64{}, lower: map[int][]byte{}, upper: map[int][]byte{}}
-	for i, k := range []schema.Kind{schema.Integer, schema.Integer, schema.Long} {
+	for i, k := range []schema.Kind{schema.Integer, schema.Integer, schema.Long, schema.Timestamp} {
 		if r := a.system[i]; r.bounded {
 			id := schema.ViewID + i
 			m.values[id], m.nulls[id] = r.values, 0

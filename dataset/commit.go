@@ -210,6 +210,7 @@ func (d *Datasets) Commit(ctx context.Context, id string, c Commit) (*Table, err
 			return nil, err
 		}
 		if c.landed(head, commitID) {
+			d.Committed(id)
 			return head, nil
 		}
 		next, err := d.tryCommit(ctx, head, commitID, &c)
@@ -311,6 +312,9 @@ func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, 
 		if refused || errors.Is(err, record.ErrNotFound) || errors.Is(err, record.ErrFenced) {
 			d.remove(context.WithoutCancel(ctx), append(locations(puts), ch.written...))
 		}
+		if errors.Is(err, ErrOutcomeUnknown) {
+			d.Committed(head.id)
+		}
 		return nil, err
 	}
 	// A crash from here on leaves the new table, and old metadata files that
@@ -318,6 +322,9 @@ func (d *Datasets) tryCommit(ctx context.Context, head *Table, commitID string, 
 	d.metas.put(location, meta, int64(len(data)))
 	d.metas.drop(head.location)
 	next := newTable(d, head.id, location, meta)
+	if !c.plain(head, next) {
+		d.Committed(head.id)
+	}
 	d.dropOldMetadata(context.WithoutCancel(ctx), head, next)
 	return next, nil
 }

@@ -107,6 +107,11 @@ func (d *Datasets) tryCommitAll(ctx context.Context, pointers PointerSwaps, all 
 	}
 	// A crash before this leaves orphans; behind it all tables are new.
 	err = pointers.SwapTables(ctx, swaps)
+	defer func() {
+		for _, s := range swaps {
+			d.Committed(s.ID)
+		}
+	}()
 	if err == nil {
 		return nil
 	}

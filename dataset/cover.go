@@ -67,7 +67,7 @@ func holds(t *schema.Type, id int) bool {
 func (t *Table) count(ctx context.Context, columns *schema.Schema, where *predicate.Bound, files fileSet) (all, matching int64, err error) {
 	var sel predicate.Selection
 	o := ScanOptions{Schema: columns}
-	may := scanner{t: t, o: ScanOptions{Filter: where}, schema: columns, filterColumns: map[int]*predicate.Column{}, filled: map[int]bool{}}
+	may := scanner{t: t, o: placedScan{ScanOptions: ScanOptions{Filter: where}}, schema: columns, filterColumns: map[int]*predicate.Column{}, filled: map[int]bool{}}
 	filledFields(may.filled, columns.Fields)
 	for _, c := range where.Columns() {
 		may.filterColumns[c.ID] = &c

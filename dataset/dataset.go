@@ -102,6 +102,7 @@ type Datasets struct {
 	metas        *lru[table.Metadata]
 	lists        *lru[[]iceberg.ManifestFile]
 	entries      *lru[[]iceberg.ManifestEntry]
+	watches      watches
 }
 
 // New returns the tables that are in store and named by p.

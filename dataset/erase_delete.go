@@ -27,7 +27,7 @@ func (e *eraser) mayMatch(t *Table, f iceberg.DataFile) bool {
 
 // probe is a scanner that decides over files.
 func (e *eraser) probe(t *Table) *scanner {
-	s := &scanner{t: t, o: ScanOptions{Filter: e.primary}, schema: e.want, filterColumns: map[int]*predicate.Column{}, filled: map[int]bool{}}
+	s := &scanner{t: t, o: placedScan{ScanOptions: ScanOptions{Filter: e.primary}}, schema: e.want, filterColumns: map[int]*predicate.Column{}, filled: map[int]bool{}}
 	filledFields(s.filled, e.want.Fields)
 	for _, c := range e.primary.Columns() {
 		s.filterColumns[c.ID] = &c

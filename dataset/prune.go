@@ -29,9 +29,14 @@ func (s *scanner) mayMatch(column func(id int, k schema.Kind) columnRange) bool 
 }
 
 // overlaps tells whether the view and some partition's offsets [From, To)
-// meet the range. The range holds for all partitions together, so a file of
-// several partitions is kept when in doubt.
+// meet the range, or, for guests, whether rows of other views may be in it. The
+// range holds for all partitions together, so a file of several partitions is kept
+// when in doubt.
 func (s *scanner) overlaps(r systemRange) bool {
+	if s.o.guests {
+		v := int64(s.o.View)
+		return r.viewLo != v || r.viewHi != v
+	}
 	if v := int64(s.o.View); v != 0 && (v < r.viewLo || v > r.viewHi) {
 		return false
 	}

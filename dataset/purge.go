@@ -34,6 +34,7 @@ func (d *Datasets) purge(ctx context.Context, id string, grace time.Duration) (l
 	if !errors.Is(err, record.ErrNotFound) {
 		return 0, err
 	}
+	d.watches.forget(id)
 	// Nobody can join the tables that share its files when there is none left: a
 	// branch is made from another one.
 	_, sharing, err := d.reached(ctx, id)

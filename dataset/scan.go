@@ -65,29 +65,59 @@ func (t *Table) Scan(ctx context.Context, o ScanOptions) iter.Seq2[arrow.RecordB
 // stream scans the files that find returns.
 func (t *Table) stream(ctx context.Context, o ScanOptions, find func(context.Context) (fileSet, error)) iter.Seq2[arrow.RecordBatch, error] {
 	return func(yield func(arrow.RecordBatch, error) bool) {
+		for b, err := range t.placed(ctx, placedScan{ScanOptions: o, find: find}) {
+			if !yield(b.rows, err) {
+				return
+			}
+		}
+	}
+}
+
+// placedScan is a scan whose batches tell where in their files they come from.
+type placedScan struct {
+	ScanOptions
+	find func(context.Context) (fileSet, error)
+	// guests turns View around: rows of any other view are asked for.
+	guests bool
+	// begin is where to begin: a file among those found, and a position in it.
+	begin FilePlace
+}
+
+// scanned is a batch with its place.
+type scanned struct {
+	rows     arrow.RecordBatch
+	file     int     // index among the files of the scan
+	first, n int64   // rows was made of the file's positions [first, first+n)
+	deleted  []int64 // those of them that are not in rows
+}
+
+// placed scans in a goroutine of its own; a batch is released when the loop body
+// ends.
+func (t *Table) placed(ctx context.Context, o placedScan) iter.Seq2[scanned, error] {
+	return func(yield func(scanned, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
-		out := make(chan arrow.RecordBatch, 1)
+		out := make(chan scanned, 1)
 		done := make(chan error, 1)
 		go func() {
-			err := t.missing(ctx, t.scan(ctx, o, find, out))
+			err := t.missing(ctx, t.scan(ctx, o, out))
 			close(out)
 			done <- err
 		}()
 		defer func() {
 			cancel()
 			for b := range out {
-				b.Release()
+				b.rows.Release()
 			}
 		}()
 		for b := range out {
 			more := yield(b, nil)
-			b.Release()
+			b.rows.Release()
 			if !more {
 				return
 			}
 		}
 		if err := <-done; err != nil {
-			yield(nil, err)
+			yield(scanned{}, err)
 		}
 	}
 }
@@ -95,10 +125,12 @@ func (t *Table) stream(ctx context.Context, o ScanOptions, find func(context.Con
 // scanner reads files for one scan.
 type scanner struct {
 	t      *Table
-	o      ScanOptions
+	o      placedScan
 	schema *schema.Schema
-	out    chan<- arrow.RecordBatch
+	out    chan<- scanned
 	stats  *ScanStats
+	at     int   // index of the file being read
+	begin  int64 // position in it to begin at
 	// filterColumns are the filter's, by field id.
 	filterColumns map[int]*predicate.Column
 	filled        map[int]bool
@@ -108,7 +140,7 @@ type scanner struct {
 	avsc string
 }
 
-func (t *Table) scan(ctx context.Context, o ScanOptions, find func(context.Context) (fileSet, error), out chan<- arrow.RecordBatch) error {
+func (t *Table) scan(ctx context.Context, o placedScan, out chan<- scanned) error {
 	if o.BatchRows <= 0 {
 		o.BatchRows = defaultBatchRows
 	}
@@ -133,7 +165,7 @@ func (t *Table) scan(ctx context.Context, o ScanOptions, find func(context.Conte
 			s.filterColumns[c.ID] = &c
 		}
 	}
-	files, err := find(ctx)
+	files, err := o.find(ctx)
 	if err != nil {
 		return err
 	}
@@ -141,9 +173,15 @@ func (t *Table) scan(ctx context.Context, o ScanOptions, find func(context.Conte
 	if err != nil {
 		return err
 	}
-	for _, e := range files.data {
+	for i, e := range files.data {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("dataset: scan table %s: %w", t.id, err)
+		}
+		if i < o.begin.File {
+			continue
+		}
+		if s.at, s.begin = i, 0; i == o.begin.File {
+			s.begin = o.begin.Row
 		}
 		s.stats.Files++
 		if !s.fileMayMatch(e.DataFile()) {
@@ -171,11 +209,23 @@ func (s *scanner) file(ctx context.Context, f iceberg.DataFile, deleted []int64)
 	return fmt.Errorf("files of format %s are not read: %w", f.FileFormat(), record.ErrInvalid)
 }
 
-// send hands a batch on, and its reference with it.
-func (s *scanner) send(ctx context.Context, b arrow.RecordBatch) error {
+// send hands on a batch that was made of n rows from the position first on,
+// without the deleted ones; and its reference with it.
+func (s *scanner) send(ctx context.Context, b arrow.RecordBatch, first, n int64, deleted []int64) error {
+	if s.begin > first {
+		before := min(s.begin, first+n) - first
+		live := before - int64(len(deletedIn(deleted, first, before)))
+		rest := b.NewSlice(live, b.NumRows())
+		b.Release()
+		b, first, n = rest, first+before, n-before
+	}
+	if b.NumRows() == 0 {
+		b.Release()
+		return nil
+	}
 	s.stats.Rows += b.NumRows()
 	select {
-	case s.out <- b:
+	case s.out <- scanned{b, s.at, first, n, deletedIn(deleted, first, n)}:
 		return nil
 	case <-ctx.Done():
 		b.Release()

@@ -127,8 +127,9 @@ func (s *scanner) avroFile(ctx context.Context, f iceberg.DataFile, deleted []in
 		if batch, err = withoutDeleted(ctx, batch, deleted, first); err != nil {
 			return err
 		}
+		at := first
 		first += raw.NumRows()
-		return s.send(ctx, batch)
+		return s.send(ctx, batch, at, raw.NumRows(), deleted)
 	}
 	var buf []byte
 	for {

@@ -84,6 +84,9 @@ func (s *scanner) parquetFile(ctx context.Context, f iceberg.DataFile, deleted [
 		return corrupt(ctx, fmt.Errorf("read the schema: %w", err))
 	}
 	cols := chooseColumns(s.schema, fr.Manifest, newNames(s.t.meta.NameMapping(), meta))
+	if _, ok := cols.leaves[schema.ViewID]; !ok && s.o.View != 0 && !s.o.guests {
+		return nil // an engine's file, whose rows are of no view
+	}
 	first := int64(0) // position of the row group's first row in the file
 	for rg := range meta.NumRowGroups() {
 		group := meta.RowGroup(rg)
@@ -95,7 +98,7 @@ func (s *scanner) parquetFile(ctx context.Context, f iceberg.DataFile, deleted [
 			}
 			return columnRange{}
 		}
-		if !s.mayMatch(column) {
+		if first+rows <= s.begin || !s.mayMatch(column) {
 			s.stats.RowGroupsSkipped++
 		} else if err := s.rowGroup(ctx, fr, rg, cols, deletedIn(deleted, first, rows), first); err != nil {
 			return corrupt(ctx, err)
@@ -141,10 +144,10 @@ func (s *scanner) rowGroup(ctx context.Context, fr *pqarrow.FileReader, rg int, 
 		if batch, err = withoutDeleted(ctx, batch, deleted, first+rows); err != nil {
 			return err
 		}
-		rows += n
-		if err := s.send(ctx, batch); err != nil {
+		if err := s.send(ctx, batch, first+rows, n, deleted); err != nil {
 			return err
 		}
+		rows += n
 	}
 	if err := rr.Err(); err != nil && !errors.Is(err, io.EOF) {
 		return err
@@ -164,7 +167,8 @@ func (s *scanner) absentRows(ctx context.Context, rows, perBatch int64, deleted 
 	}
 	defer p.release()
 	for at := int64(0); at < rows; at += perBatch {
-		rec := array.NewRecordBatch(none, nil, min(perBatch, rows-at))
+		n := min(perBatch, rows-at)
+		rec := array.NewRecordBatch(none, nil, n)
 		batch, err := p.project(ctx, rec)
 		if err != nil {
 			return err
@@ -172,7 +176,7 @@ func (s *scanner) absentRows(ctx context.Context, rows, perBatch int64, deleted 
 		if batch, err = withoutDeleted(ctx, batch, deleted, first+at); err != nil {
 			return err
 		}
-		if err := s.send(ctx, batch); err != nil {
+		if err := s.send(ctx, batch, first+at, n, deleted); err != nil {
 			return err
 		}
 	}

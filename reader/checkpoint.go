@@ -34,6 +34,7 @@ type Checkpointer struct {
 	buffer hotbuffer.Buffer
 	store  CheckpointStore
 	views  func() []record.ViewID
+	guests func(ctx context.Context, v record.ViewID, look bool) (end int64, known bool, err error)
 	every  time.Duration
 	keep   time.Duration
 	now    func() time.Time
@@ -52,7 +53,10 @@ type CheckpointOptions struct {
 	Every time.Duration // 2 s
 	// Keep is how long checkpoints stay: a subscriber that was away for longer
 	// gets what it missed merged into the oldest epoch that is left. 24 h.
-	Keep   time.Duration
+	Keep time.Duration
+	// Guests tells how far the guest rows of a view reach, see Reader.GuestEnd.
+	// Nil: there are none.
+	Guests func(ctx context.Context, v record.ViewID, look bool) (end int64, known bool, err error)
 	Now    func() time.Time
 	Logger *slog.Logger
 }
@@ -65,6 +69,9 @@ func NewCheckpointer(buffer hotbuffer.Buffer, store CheckpointStore, views func(
 	if o.Keep <= 0 {
 		o.Keep = 24 * time.Hour
 	}
+	if o.Guests == nil {
+		o.Guests = func(context.Context, record.ViewID, bool) (int64, bool, error) { return 0, true, nil }
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -72,7 +79,7 @@ func NewCheckpointer(buffer hotbuffer.Buffer, store CheckpointStore, views func(
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Checkpointer{
-		buffer: buffer, store: store, views: views, every: o.Every, keep: o.Keep, now: o.Now, log: o.Logger,
+		buffer: buffer, store: store, views: views, guests: o.Guests, every: o.Every, keep: o.Keep, now: o.Now, log: o.Logger,
 		latest: map[record.ViewID]catalog.Checkpoint{}, moved: make(chan struct{}),
 	}
 }
@@ -111,11 +118,13 @@ func (c *Checkpointer) Run(ctx context.Context) error {
 }
 
 // Take makes sure that a checkpoint covers every row that is durable now, and
-// returns the newest one. Without any row ever it is the zero Checkpoint.
+// returns the newest one; it covers guest rows as far as they are known, see
+// CheckpointOptions.Guests. Without any row ever it is the zero Checkpoint.
 func (c *Checkpointer) Take(ctx context.Context, v record.ViewID) (catalog.Checkpoint, error) {
 	c.taking.Lock()
 	defer c.taking.Unlock()
-	cp, err := c.cut(ctx, v)
+	looks := 0 // archives take checkpoints, and need no guests
+	cp, err := c.cut(ctx, v, &looks)
 	if err == nil && cp != nil {
 		err = c.add(ctx, []catalog.Checkpoint{*cp})
 	}
@@ -130,6 +139,9 @@ func (c *Checkpointer) Take(ctx context.Context, v record.ViewID) (catalog.Check
 const (
 	batchOf     = 512
 	maxFailures = 8
+	// maxLooks is how many tables a sweep looks at for guest rows that it knows
+	// nothing of: after a start those are all.
+	maxLooks = 64
 )
 
 // sweep takes the checkpoints that are due. What is wrong with one view does not
@@ -139,8 +151,9 @@ func (c *Checkpointer) sweep(ctx context.Context, views []record.ViewID) error {
 	defer c.taking.Unlock()
 	var due []catalog.Checkpoint
 	var failed []error
+	looks := maxLooks
 	for _, v := range views {
-		cp, err := c.cut(ctx, v)
+		cp, err := c.cut(ctx, v, &looks)
 		switch {
 		case errors.Is(err, record.ErrNotFound): // dropped since it was listed
 		case err != nil:
@@ -195,8 +208,9 @@ func (c *Checkpointer) add(ctx context.Context, due []catalog.Checkpoint) error 
 	return nil
 }
 
-// cut returns the next checkpoint of v, nil if no row came since the last.
-func (c *Checkpointer) cut(ctx context.Context, v record.ViewID) (*catalog.Checkpoint, error) {
+// cut returns the next checkpoint of v, nil if no row came since the last. looks
+// counts down how often tables may be looked at.
+func (c *Checkpointer) cut(ctx context.Context, v record.ViewID, looks *int) (*catalog.Checkpoint, error) {
 	last, err := c.Latest(ctx, v)
 	if err != nil {
 		return nil, err
@@ -208,18 +222,21 @@ func (c *Checkpointer) cut(ctx context.Context, v record.ViewID) (*catalog.Check
 	if !before.End.Covers(last.Cut) {
 		return nil, lostRows(v, last, before.End)
 	}
-	if last.Cut.Covers(before.End) {
+	guests := max(last.Guests, c.guestEnd(ctx, v, looks))
+	if last.Cut.Covers(before.End) && guests == last.Guests {
 		return nil, nil
 	}
 	cut, err := c.buffer.Cut(ctx, v)
 	if err != nil {
 		return nil, err
 	}
-	next := &catalog.Checkpoint{View: v, Number: last.Number + 1, Cut: cut}
+	next := &catalog.Checkpoint{View: v, Number: last.Number + 1, Cut: cut, Guests: guests}
 	after, err := c.buffer.Ends(v)
 	switch {
 	case err != nil:
 		return nil, err
+	case last.Cut.Covers(cut): // guest rows only
+		next.Timestamp = last.Timestamp
 	case cut.Covers(after.End):
 		next.Timestamp = after.LastTimestamp
 	case before.End.Covers(cut):
@@ -228,6 +245,20 @@ func (c *Checkpointer) cut(ctx context.Context, v record.ViewID) (*catalog.Check
 		next.Timestamp, err = c.newest(ctx, v, last.Cut, cut)
 	}
 	return next, err
+}
+
+// guestEnd is 0 where it is not known: guest rows are cold, and a table that cannot
+// be read must not keep hot rows from their epoch. Who reads it is told.
+func (c *Checkpointer) guestEnd(ctx context.Context, v record.ViewID, looks *int) int64 {
+	end, known, err := c.guests(ctx, v, false)
+	if err == nil && !known && *looks > 0 {
+		*looks--
+		end, _, err = c.guests(ctx, v, true)
+	}
+	if err != nil {
+		return 0
+	}
+	return end
 }
 
 // newest is the append time of the newest row in [from, cut). Such rows are not
@@ -310,7 +341,7 @@ func (c *Checkpointer) forgetOthers(views []record.ViewID) {
 // position that is not a checkpoint's is followed by the first one beyond it.
 func (c *Checkpointer) After(ctx context.Context, v record.ViewID, pos Cursor, limit int) ([]catalog.Checkpoint, error) {
 	latest, err := c.Latest(ctx, v)
-	if err != nil || pos.Next.Covers(latest.Cut) {
+	if err != nil || pos.covers(latest) {
 		return nil, err
 	}
 	// The hint is not trusted: it may come from a read of other partitions, where
@@ -320,15 +351,15 @@ func (c *Checkpointer) After(ctx context.Context, v record.ViewID, pos Cursor, l
 		if err != nil {
 			return nil, err
 		}
-		if len(cs) > 0 && cs[0].Number == hint && pos.Next.Covers(cs[0].Cut) {
+		if len(cs) > 0 && cs[0].Number == hint && pos.covers(cs[0]) {
 			for i := range cs {
-				if !pos.Next.Covers(cs[i].Cut) {
+				if !pos.covers(cs[i]) {
 					return cs[i:], nil
 				}
 			}
 		}
 	}
-	first, err := c.search(ctx, latest, func(cp catalog.Checkpoint) bool { return !pos.Next.Covers(cp.Cut) })
+	first, err := c.search(ctx, latest, func(cp catalog.Checkpoint) bool { return !pos.covers(cp) })
 	if err != nil {
 		return nil, err
 	}
@@ -366,7 +397,7 @@ func (c *Checkpointer) search(ctx context.Context, latest catalog.Checkpoint, be
 // Wait blocks until there is a checkpoint beyond a position, or ctx ends, or
 // the view is gone (record.ErrNotFound), or the buffer is closed
 // (record.ErrClosed).
-func (c *Checkpointer) Wait(ctx context.Context, v record.ViewID, pos record.Offsets) error {
+func (c *Checkpointer) Wait(ctx context.Context, v record.ViewID, pos Cursor) error {
 	// A view that is dropped makes no checkpoint that would wake us.
 	look := time.NewTicker(c.every)
 	defer look.Stop()
@@ -378,7 +409,7 @@ func (c *Checkpointer) Wait(ctx context.Context, v record.ViewID, pos record.Off
 		if err != nil {
 			return err
 		}
-		if !pos.Covers(latest.Cut) {
+		if !pos.covers(latest) {
 			return nil
 		}
 		if _, err := c.buffer.Ends(v); err != nil {

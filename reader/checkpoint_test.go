@@ -233,7 +233,7 @@ func TestRunTakesAllViews(t *testing.T) {
 		if slices.Contains([]record.ViewID{105, 110, 111}, v) {
 			continue
 		}
-		if err := checks.Wait(ctx, v, nil); err != nil {
+		if err := checks.Wait(ctx, v, reader.Cursor{}); err != nil {
 			t.Fatalf("view %s: %v", v, err)
 		}
 		if cp, err := checks.Latest(t.Context(), v); err != nil || cp.Number != 1 {
@@ -267,7 +267,7 @@ func TestRunSurvivesABrokenStore(t *testing.T) {
 	checks, out := e.run(reader.CheckpointOptions{Every: 5 * time.Millisecond}, e.log.Views)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := checks.Wait(ctx, view, nil); err != nil {
+	if err := checks.Wait(ctx, view, reader.Cursor{}); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(out.String(), "disk on fire") {
@@ -322,11 +322,11 @@ func TestWaitEnds(t *testing.T) {
 	e := newEnv(t, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if err := e.checks.Wait(ctx, view, nil); !errors.Is(err, context.DeadlineExceeded) {
+	if err := e.checks.Wait(ctx, view, reader.Cursor{}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want DeadlineExceeded", err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- e.checks.Wait(t.Context(), view, nil) }()
+	go func() { done <- e.checks.Wait(t.Context(), view, reader.Cursor{}) }()
 	if err := e.log.Drop(t.Context(), view); err != nil {
 		t.Fatal(err)
 	}

@@ -39,8 +39,8 @@ type delivery struct {
 	limit int64 // rows still wanted; 0: no limit
 	yield func(Batch, error) bool
 
-	told   record.Offsets // the last position that the consumer knows
-	toldAt time.Time      // when it was told one without rows
+	told   Cursor    // the last position that the consumer knows
+	toldAt time.Time // when it was told one without rows
 	// epochs are the checkpoints to come, in order; nil outside of
 	// exactly-once tails.
 	epochs []catalog.Checkpoint
@@ -87,7 +87,7 @@ func (d *delivery) endEpoch() bool {
 	d.epochs = d.epochs[1:]
 	// Not the cut itself: a cursor of another read may stand beyond it in some
 	// partition, where the predicate let a scan skip rows of the others.
-	d.pos = Cursor{View: d.pos.View, Next: greatest(d.pos.Next, d.plan.parts.of(e.Cut)), Checkpoint: e.Number}
+	d.pos.Next, d.pos.Checkpoint = greatest(d.pos.Next, d.plan.parts.of(e.Cut)), e.Number
 	return d.tell(Batch{Next: d.pos, Epoch: e.Number, EpochEnd: true})
 }
 
@@ -110,7 +110,8 @@ const positionEvery = time.Second
 // rows, but not for each of many small appends that the predicate drops.
 func (d *delivery) caughtUp(end record.Offsets) bool {
 	d.pos.Next = greatest(d.pos.Next, end)
-	if d.told.Covers(d.pos.Next) || time.Since(d.toldAt) < positionEvery {
+	known := d.told.Next.Covers(d.pos.Next) && d.told.Guests == d.pos.Guests && d.told.Within == nil
+	if known || time.Since(d.toldAt) < positionEvery {
 		return true
 	}
 	d.toldAt = time.Now()
@@ -118,7 +119,7 @@ func (d *delivery) caughtUp(end record.Offsets) bool {
 }
 
 func (d *delivery) tell(b Batch) bool {
-	d.told = b.Next.Next
+	d.told = b.Next
 	return d.yield(b, nil)
 }
 
@@ -140,6 +141,11 @@ func (d *delivery) emit(ctx context.Context, c chunk) bool {
 		return true
 	}
 	defer rows.Release()
+	return d.give(rows)
+}
+
+// give hands delivered rows to the consumer.
+func (d *delivery) give(rows arrow.RecordBatch) bool {
 	b := Batch{Rows: rows, Next: d.pos}
 	if len(d.epochs) > 0 {
 		b.Epoch = d.epochs[0].Number

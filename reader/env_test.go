@@ -88,12 +88,19 @@ func newEnv(t testing.TB, partitions int) *env {
 	if _, err := e.datasets.Create(t.Context(), e.target.Table, s, nil); err != nil {
 		t.Fatal(err)
 	}
-	e.checks = reader.NewCheckpointer(e.log, e.store, e.log.Views, reader.CheckpointOptions{Every: 10 * time.Millisecond})
+	e.checks = reader.NewCheckpointer(e.log, e.store, e.log.Views, reader.CheckpointOptions{Every: 10 * time.Millisecond, Guests: e.guestEnd})
 	e.r = reader.New(e.log, e.datasets, e.schemas, e.checks)
 	if e.encode, err = schema.CompileJSONToAvro(s, schema.JSONOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return e
+}
+
+func (e *env) guestEnd(ctx context.Context, v record.ViewID, look bool) (int64, bool, error) {
+	if v != view {
+		return 0, true, nil
+	}
+	return e.r.GuestEnd(ctx, e.target, look)
 }
 
 func (e *env) open(v record.ViewID, partitions int) {
@@ -135,6 +142,9 @@ func (e *env) ends() hotbuffer.Ends {
 
 func (e *env) take() catalog.Checkpoint {
 	e.t.Helper()
+	if _, _, err := e.r.GuestEnd(e.t.Context(), e.target, true); err != nil {
+		e.t.Fatal(err)
+	}
 	cp, err := e.checks.Take(e.t.Context(), view)
 	if err != nil {
 		e.t.Fatal(err)

@@ -72,17 +72,31 @@ func (s *partitions) beyond(pos record.Offsets) record.Offsets {
 	return s.wanted
 }
 
+// guests tells whether guest rows are part of s: they come with partition 0.
+func (s *partitions) guests() bool { return s == nil || len(s.has) > 0 && s.has[0] }
+
+// ahead is beyond for guest rows as well.
+func (s *partitions) ahead(pos Cursor) Cursor {
+	pos.Next = s.beyond(pos.Next)
+	if !s.guests() {
+		pos.Guests = math.MaxInt64
+	}
+	return pos
+}
+
 // epochs leaves out the checkpoints that bring no row of s behind pos, as if they
 // had not been taken: whether a reader is behind or up to date, it gets the same
 // epochs.
-func (s *partitions) epochs(pos record.Offsets, checks []catalog.Checkpoint) []catalog.Checkpoint {
+func (s *partitions) epochs(pos Cursor, checks []catalog.Checkpoint) []catalog.Checkpoint {
 	if s == nil {
 		return checks
 	}
 	var own []catalog.Checkpoint
 	for _, c := range checks {
-		if cut := s.of(c.Cut); !pos.Covers(cut) {
-			own, pos = append(own, c), greatest(pos, cut)
+		cut := s.of(c.Cut)
+		if !pos.Next.Covers(cut) || s.guests() && c.Guests > pos.Guests {
+			own = append(own, c)
+			pos.Next, pos.Guests = greatest(pos.Next, cut), max(pos.Guests, c.Guests)
 		}
 	}
 	return own

@@ -28,9 +28,13 @@ type Target struct {
 	Schema *schema.Schema
 }
 
-// Tables loads datasets; *dataset.Datasets does.
+// Tables loads datasets and tells of commits to them; *dataset.Datasets does.
 type Tables interface {
 	Load(ctx context.Context, id string) (*dataset.Table, error)
+	// Commits counts the commits that may have brought or taken guest rows, and
+	// Watch calls wake behind each of them.
+	Commits(id string) uint64
+	Watch(id string, wake func()) (stop func())
 }
 
 // Schemas finds the schema that a row was written with; *catalog.Catalog does.
@@ -44,6 +48,7 @@ type Reader struct {
 	tables  Tables
 	schemas Schemas
 	checks  *Checkpointer
+	ends    ends
 }
 
 // New returns a Reader.
@@ -125,7 +130,14 @@ func (r *Reader) Read(ctx context.Context, t Target, q Request) (*Result, error)
 		return nil, err
 	}
 	return &Result{Schema: p.out, Batches: func(yield func(Batch, error) bool) {
-		d := delivery{plan: p, pos: from, limit: q.Limit, yield: yield}
+		d := &delivery{plan: p, pos: from, limit: q.Limit, yield: yield}
+		if err := r.guests(ctx, t, d, to.Guests, false); err != nil {
+			if !stopped(err) {
+				yield(Batch{}, err)
+			}
+			return
+		}
+		to.Guests, to.Within = d.pos.Guests, d.pos.Within
 		for c, err := range r.stitch(ctx, t, p, from.Next, p.parts.of(to.Next)) {
 			if err != nil {
 				yield(Batch{}, err)
@@ -145,10 +157,14 @@ func (r *Reader) end(ctx context.Context, t Target, q Request, parts *partitions
 	if q.Consistency == catalog.ExactlyOnce {
 		c, err := r.checks.Latest(ctx, t.View)
 		// Rows behind the newest checkpoint are not visible yet.
-		return Cursor{View: t.View, Next: greatest(from.Next, parts.of(c.Cut)), Checkpoint: max(from.Checkpoint, c.Number)}, err
+		return Cursor{View: t.View, Next: greatest(from.Next, parts.of(c.Cut)), Checkpoint: max(from.Checkpoint, c.Number), Guests: max(from.Guests, c.Guests)}, err
+	}
+	guests, err := r.guestEnd(ctx, t, guestsAge)
+	if err != nil {
+		return Cursor{}, err
 	}
 	ends, err := r.buffer.Ends(t.View)
-	return Cursor{View: t.View, Next: greatest(from.Next, parts.of(ends.End)), Checkpoint: from.Checkpoint}, gone(t, err)
+	return Cursor{View: t.View, Next: greatest(from.Next, parts.of(ends.End)), Checkpoint: from.Checkpoint, Guests: max(from.Guests, guests)}, gone(t, err)
 }
 
 // Tail returns rows as they become visible and never ends by itself: at least
@@ -208,13 +224,21 @@ func (r *Reader) begin(ctx context.Context, t Target, q Request) (Cursor, error)
 		return Cursor{}, fmt.Errorf("the cursor stands at offset %v of partition %v, but view %s ends at %v there: use a cursor of this stream, or \"earliest\": %w",
 			c.Next.At(p), p, t.View, ends.End.At(p), record.ErrOutOfRange)
 	case c != nil:
-		return *c, nil
+		return *c, r.WithinGuests(ctx, t, *c)
 	case !q.From.Latest:
 		return Cursor{View: t.View}, nil
 	case q.Consistency == catalog.ExactlyOnce:
-		return Cursor{View: t.View, Next: cp.Cut, Checkpoint: cp.Number}, nil
+		at := cursorAt(cp)
+		at.View = t.View // there may be none yet
+		return at, nil
 	}
-	return Cursor{View: t.View, Next: ends.End, Checkpoint: cp.Number}, nil
+	guests, err := r.guestEnd(ctx, t, guestsAge)
+	return Cursor{View: t.View, Next: ends.End, Checkpoint: cp.Number, Guests: guests}, err
+}
+
+// cursorAt stands at a checkpoint.
+func cursorAt(cp catalog.Checkpoint) Cursor {
+	return Cursor{View: cp.View, Next: cp.Cut, Checkpoint: cp.Number, Guests: cp.Guests}
 }
 
 // bounds returns the newest checkpoint and the ends of the hot rows.
@@ -251,9 +275,24 @@ func gone(t Target, err error) error {
 	return fmt.Errorf("read view %s: %w; read on from \"earliest\" of the new view, the rows of the old one stay in the dataset's history (%s)", t.View, ErrViewGone, err.Error())
 }
 
-// follow delivers rows as they become durable.
+// follow delivers rows as they become durable, and guest rows as they are
+// committed.
 func (r *Reader) follow(ctx context.Context, t Target, d *delivery) error {
+	woken, stop := r.watch(ctx, t)
+	defer func() { stop() }()
 	for {
+		if woken.Err() != nil {
+			stop()
+			// Before the look at the table: what is committed behind it wakes us.
+			woken, stop = r.watch(ctx, t)
+		}
+		guests, err := r.guestEnd(ctx, t, guestsAge)
+		if err != nil {
+			return err
+		}
+		if err := r.guests(ctx, t, d, guests, true); err != nil {
+			return err
+		}
 		ends, err := r.buffer.Ends(t.View)
 		if err != nil {
 			return gone(t, err)
@@ -270,7 +309,8 @@ func (r *Reader) follow(ctx context.Context, t Target, d *delivery) error {
 		if !d.caughtUp(end) {
 			return errStopped
 		}
-		if err := r.buffer.Wait(ctx, t.View, d.plan.parts.beyond(d.pos.Next)); err != nil {
+		err = r.buffer.Wait(woken, t.View, d.plan.parts.beyond(d.pos.Next))
+		if err != nil && (woken.Err() == nil || ctx.Err() != nil) {
 			return gone(t, err)
 		}
 	}
@@ -285,29 +325,45 @@ const epochsAhead = 4096
 func (r *Reader) followEpochs(ctx context.Context, t Target, d *delivery) error {
 	parts := d.plan.parts
 	for {
-		own := Cursor{View: t.View, Next: parts.beyond(d.pos.Next), Checkpoint: d.pos.Checkpoint}
-		checks, err := r.checks.After(ctx, t.View, own, epochsAhead)
+		checks, err := r.checks.After(ctx, t.View, parts.ahead(d.pos), epochsAhead)
 		if err != nil {
 			return err
 		}
-		if checks = parts.epochs(d.pos.Next, checks); len(checks) > 0 {
-			d.epochs = checks
-			last := checks[len(checks)-1]
-			for c, err := range r.stitch(ctx, t, d.plan, d.pos.Next, parts.of(last.Cut)) {
-				if err != nil {
-					return err
-				}
-				if !d.deliver(ctx, c) {
-					return errStopped
-				}
-			}
-			if !d.endEpochs() {
-				return errStopped
+		if checks = parts.epochs(d.pos, checks); len(checks) == 0 {
+			if err := r.checks.Wait(ctx, t.View, parts.ahead(d.pos)); err != nil {
+				return gone(t, err)
 			}
 			continue
 		}
-		if err := r.checks.Wait(ctx, t.View, parts.beyond(d.pos.Next)); err != nil {
-			return gone(t, err)
+		for len(checks) > 0 {
+			n := 1
+			for n < len(checks) && checks[n].Guests <= max(d.pos.Guests, checks[0].Guests) {
+				n++
+			}
+			if err := r.epochs(ctx, t, d, checks[:n]); err != nil {
+				return err
+			}
+			checks = checks[n:]
 		}
 	}
+}
+
+// epochs delivers the rows of epochs of which only the first one has guest rows.
+func (r *Reader) epochs(ctx context.Context, t Target, d *delivery, checks []catalog.Checkpoint) error {
+	d.epochs = checks
+	if err := r.guests(ctx, t, d, checks[0].Guests, false); err != nil {
+		return err
+	}
+	for c, err := range r.stitch(ctx, t, d.plan, d.pos.Next, d.plan.parts.of(checks[len(checks)-1].Cut)) {
+		if err != nil {
+			return err
+		}
+		if !d.deliver(ctx, c) {
+			return errStopped
+		}
+	}
+	if !d.endEpochs() {
+		return errStopped
+	}
+	return nil
 }

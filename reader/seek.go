@@ -15,8 +15,38 @@ import (
 // appended at or after a time: every row below Next was appended before it, every
 // other one not. A time that is still to come gives the end as it is now. It reads
 // the system columns of an epoch; where checkpoints were pruned, of at most an
-// archive. Errors are those of Read.
+// archive. Guest rows count by the time of the commit that brought them; those of
+// commits that have expired lie before it only if they came before a commit that did.
+// Errors are those of Read.
 func (r *Reader) Seek(ctx context.Context, t Target, at time.Time) (Cursor, error) {
+	found, err := r.seekOwn(ctx, t, at)
+	if err != nil {
+		return Cursor{}, err
+	}
+	found.Guests, err = r.seekGuests(ctx, t, at)
+	return found, err
+}
+
+// seekGuests is the guest sequence at a time.
+func (r *Reader) seekGuests(ctx context.Context, t Target, at time.Time) (int64, error) {
+	end, err := r.guestEnd(ctx, t, guestsAge)
+	if err != nil || end == 0 {
+		return 0, err
+	}
+	table, err := r.tables.Load(ctx, t.Table)
+	if err != nil {
+		return 0, gone(t, err)
+	}
+	before := int64(0)
+	for _, s := range table.Snapshots() {
+		if s.Time.Before(at) {
+			before = max(before, s.Sequence)
+		}
+	}
+	return min(before, end), nil
+}
+
+func (r *Reader) seekOwn(ctx context.Context, t Target, at time.Time) (Cursor, error) {
 	cp, ends, err := r.bounds(ctx, t)
 	if err != nil {
 		return Cursor{}, err

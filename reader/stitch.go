@@ -128,14 +128,14 @@ func (r *Reader) cold(ctx context.Context, t Target, p *plan, pos *record.Offset
 	}
 	if !pos.Covers(end) {
 		from := pos.Clone()
-		scan := table.Scan(ctx, dataset.ScanOptions{
+		scan := table.Ordered(ctx, dataset.OrderedOptions{ScanOptions: dataset.ScanOptions{
 			Schema: p.scan, Filter: p.where, View: t.Number, From: from, To: end, BatchBytes: p.memory.cold,
-		})
-		for rows, err := range scan {
+		}})
+		for piece, err := range scan {
 			if err != nil {
 				return err
 			}
-			if err := p.within(ctx, rows, t.Number, from, end, *pos, yield); err != nil {
+			if err := p.within(ctx, piece.Rows, t.Number, from, end, *pos, yield); err != nil {
 				return err
 			}
 		}

@@ -14,13 +14,14 @@ import (
 
 // commit is a commit on its way to the catalog.
 type commit struct {
-	e     *entry // held until it is there
-	g     *group
-	m     *member
-	moves []move
-	item  catalog.SubscriberCommit
-	whole bool       // it stands behind its epoch in all partitions
-	done  chan error // room for one
+	e      *entry // held until it is there
+	g      *group
+	m      *member
+	moves  []move
+	guests int64 // what it does to the guest sequence, 0: nothing
+	item   catalog.SubscriberCommit
+	whole  bool       // it stands behind its epoch in all partitions
+	done   chan error // room for one
 }
 
 // move is what a commit does to a partition.
@@ -63,7 +64,7 @@ func (c *Coordinator) Commit(ctx context.Context, ref Ref, name string, q Commit
 	}
 	w, now, err := g.submit(q, nil)
 	if errors.Is(err, errForgotten) {
-		var cut record.Offsets
+		var cut *catalog.Checkpoint
 		if cut, err = c.cutOf(ctx, g, q); err == nil {
 			w, now, err = g.submit(q, cut)
 		}
@@ -118,12 +119,12 @@ var errForgotten = errors.New("subscriber: an epoch that the session has forgott
 
 // cutOf looks up the checkpoint that an exactly-once commit is of. It is empty
 // where there is none: then the commit is refused, unless it moves nothing.
-func (c *Coordinator) cutOf(ctx context.Context, g *group, q Commit) (record.Offsets, error) {
+func (c *Coordinator) cutOf(ctx context.Context, g *group, q Commit) (*catalog.Checkpoint, error) {
 	cp, err := c.o.History.Checkpoint(ctx, g.sub.View, q.epoch())
 	if errors.Is(err, record.ErrNotFound) {
-		return record.Offsets{}, nil
+		return &catalog.Checkpoint{}, nil
 	}
-	return cp.Cut, err
+	return &cp, err
 }
 
 // epoch is the number that an exactly-once commit is of.
@@ -147,23 +148,23 @@ func (g *group) session(number int64) *member {
 // submit checks a commit and makes it one on its way; or nil and the position as
 // it is, when it moves nothing. From here on nobody else is given what it moves,
 // until applied or abandoned. cut is nil before it was looked up.
-func (g *group) submit(q Commit, cut record.Offsets) (*commit, reader.Cursor, error) {
+func (g *group) submit(q Commit, cut *catalog.Checkpoint) (*commit, reader.Cursor, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	m := g.session(q.Session)
 	if m == nil {
 		return nil, reader.Cursor{}, g.fencedErr(q.Session, "it is none that reads")
 	}
-	moves, err := g.moves(m, q, cut)
+	moves, guests, err := g.moves(m, q, cut)
 	if err != nil {
 		return nil, reader.Cursor{}, fmt.Errorf("commit of session %d of subscriber %q of %s: %w", q.Session, g.sub.Name, g.ref, err)
 	}
-	if len(moves) == 0 {
+	if len(moves) == 0 && guests == 0 {
 		return nil, g.position(), nil
 	}
-	w := &commit{g: g, m: m, moves: moves, done: make(chan error, 1)}
+	w := &commit{g: g, m: m, moves: moves, guests: guests, done: make(chan error, 1)}
 	// The catalog believes the number where the whole position covers it.
-	w.item = catalog.SubscriberCommit{ID: g.sub.ID, Generation: g.sub.Generation, View: g.sub.View, Next: g.position().Next}
+	w.item = catalog.SubscriberCommit{ID: g.sub.ID, Generation: g.sub.Generation, View: g.sub.View, Next: g.position().Next, Guests: max(g.guests, guests)}
 	if g.exactly() {
 		w.item.Checkpoint = q.epoch()
 	}
@@ -171,35 +172,42 @@ func (g *group) submit(q Commit, cut record.Offsets) (*commit, reader.Cursor, er
 		g.slots[v.partition].busy++
 		w.item.Next[v.partition] = v.to
 	}
+	if guests > 0 {
+		g.slots[0].busy++
+	}
 	w.whole = slices.ContainsFunc(m.marks, func(k mark) bool {
-		return k.epoch == w.item.Checkpoint && k.whole && len(k.next) == len(g.slots) && w.item.Next.Covers(k.next)
+		return k.epoch == w.item.Checkpoint && k.whole && len(k.next) == len(g.slots) && w.item.Next.Covers(k.next) && w.item.Guests >= k.guests
 	})
 	return w, reader.Cursor{}, nil
 }
 
-// moves says what a commit does. mu is held.
-func (g *group) moves(m *member, q Commit, cut record.Offsets) ([]move, error) {
+// moves says what a commit does, also to the guest sequence (0: nothing). mu is
+// held.
+func (g *group) moves(m *member, q Commit, cut *catalog.Checkpoint) ([]move, int64, error) {
 	if q.Cursor != nil && q.Cursor.View != g.sub.View {
-		return nil, fmt.Errorf("%w: commit a cursor of this session", reader.ErrOtherView)
+		return nil, 0, fmt.Errorf("%w: commit a cursor of this session", reader.ErrOtherView)
 	}
 	switch {
 	case !g.exactly() && q.Cursor == nil:
-		return nil, fmt.Errorf("the subscriber is at least once, it has no epochs: commit a cursor: %w", record.ErrInvalid)
+		return nil, 0, fmt.Errorf("the subscriber is at least once, it has no epochs: commit a cursor: %w", record.ErrInvalid)
 	case !g.exactly():
-		return g.movesTo(m, q.Cursor.Next)
+		return g.movesTo(m, q.Cursor)
 	case cut == nil && q.epoch() > 0 && !slices.ContainsFunc(m.marks, func(k mark) bool { return k.epoch == q.epoch() && !k.again }):
-		return nil, errForgotten
+		return nil, 0, errForgotten
 	case q.Cursor != nil:
 		return g.movesToMark(m, q.Cursor, cut)
 	}
 	return g.movesToEpoch(m, q.Epoch, cut)
 }
 
-// movesTo checks who owns what next moves, and that it was delivered.
-func (g *group) movesTo(m *member, next record.Offsets) ([]move, error) {
+// movesTo checks who owns what a cursor moves, and that it was delivered.
+func (g *group) movesTo(m *member, c *reader.Cursor) ([]move, int64, error) {
 	var moves []move
-	var beyond error
-	for i, to := range next {
+	guests, beyond, err := g.guestsTo(m, c.Guests)
+	if err != nil {
+		return nil, 0, err
+	}
+	for i, to := range c.Next {
 		p := record.Partition(i)
 		switch {
 		case i >= len(g.slots) && to > 0:
@@ -207,7 +215,7 @@ func (g *group) movesTo(m *member, next record.Offsets) ([]move, error) {
 		case i >= len(g.slots), to <= g.slots[i].committed:
 		case g.slots[i].owner != m && to <= m.cleared[i]:
 		case g.slots[i].owner != m:
-			return nil, fmt.Errorf("partition %v has gone to another member, who reads it from offset %v; the commit of offset %v changes nothing: %w",
+			return nil, 0, fmt.Errorf("partition %v has gone to another member, who reads it from offset %v; the commit of offset %v changes nothing: %w",
 				p, g.slots[i].committed, to, ErrSessionFenced)
 		case to > m.delivered[i]:
 			beyond = fmt.Errorf("the cursor stands at offset %v of partition %v, but the session was sent rows below %v%s; commit a cursor that it was sent: %w",
@@ -216,7 +224,24 @@ func (g *group) movesTo(m *member, next record.Offsets) ([]move, error) {
 			moves = append(moves, move{i, to})
 		}
 	}
-	return moves, beyond
+	return moves, guests, beyond
+}
+
+// guestsTo is movesTo for the guest sequence, which moves with partition 0.
+func (g *group) guestsTo(m *member, to int64) (guests int64, beyond, err error) {
+	switch {
+	case to <= g.guests:
+	case len(g.slots) == 0 || g.slots[0].owner != m && to > m.guests.cleared:
+		return 0, nil, fmt.Errorf("the guest rows have gone to another member with partition 0, who reads them behind commit %d of the dataset; the commit of %d changes nothing: %w",
+			g.guests, to, ErrSessionFenced)
+	case g.slots[0].owner != m:
+	case to > m.guests.delivered:
+		return 0, fmt.Errorf("the cursor stands behind the guest rows of commit %d of the dataset, but the session was sent those up to %d%s; commit a cursor that it was sent: %w",
+			to, m.guests.delivered, g.whole(), record.ErrInvalid), nil
+	default:
+		return to, nil, nil
+	}
+	return 0, nil, nil
 }
 
 func (g *group) whole() string {
@@ -228,59 +253,72 @@ func (g *group) whole() string {
 
 // movesToMark checks that a cursor stands at the end of its epoch in every
 // partition that it moves.
-func (g *group) movesToMark(m *member, c *reader.Cursor, cut record.Offsets) ([]move, error) {
-	moves, err := g.movesTo(m, c.Next)
+func (g *group) movesToMark(m *member, c *reader.Cursor, cut *catalog.Checkpoint) ([]move, int64, error) {
+	moves, guests, err := g.movesTo(m, c)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
+	}
+	if cut == nil {
+		cut = &catalog.Checkpoint{}
 	}
 	for _, k := range m.marks {
-		if k.epoch == c.Checkpoint && !slices.ContainsFunc(moves, func(v move) bool { return k.next.At(record.Partition(v.partition)) != v.to }) {
-			return moves, nil
+		if k.epoch == c.Checkpoint && (guests == 0 || guests == k.guests) && !slices.ContainsFunc(moves, func(v move) bool { return k.next.At(record.Partition(v.partition)) != v.to }) {
+			return moves, guests, nil
 		}
 	}
+	elsewhere := guests > 0 && guests != cut.Guests && guests != m.guests.begun
 	for _, v := range moves {
-		if to := v.to; to != cut.At(record.Partition(v.partition)) && (v.partition >= len(m.begun) || to != m.begun[v.partition]) {
-			return nil, fmt.Errorf("the cursor does not stand at the end of epoch %d: exactly once, commit the cursor of a checkpoint mark: %w", c.Checkpoint, record.ErrInvalid)
-		}
+		to := v.to
+		elsewhere = elsewhere || to != cut.Cut.At(record.Partition(v.partition)) && (v.partition >= len(m.begun) || to != m.begun[v.partition])
 	}
-	return moves, nil
+	if elsewhere {
+		return nil, 0, fmt.Errorf("the cursor does not stand at the end of epoch %d: exactly once, commit the cursor of a checkpoint mark: %w", c.Checkpoint, record.ErrInvalid)
+	}
+	return moves, guests, nil
 }
 
 // movesToEpoch finds what the end of an epoch was to the session. Where a number
 // was sent twice (a partition came to the session from further back), the first
 // is meant: the client may not have seen the second.
-func (g *group) movesToEpoch(m *member, epoch int64, cut record.Offsets) ([]move, error) {
+func (g *group) movesToEpoch(m *member, epoch int64, cut *catalog.Checkpoint) ([]move, int64, error) {
 	if epoch > m.newest {
-		return nil, fmt.Errorf("epoch %d is not complete in this session, the last one is %d: %w", epoch, m.newest, record.ErrInvalid)
+		return nil, 0, fmt.Errorf("epoch %d is not complete in this session, the last one is %d: %w", epoch, m.newest, record.ErrInvalid)
 	}
-	moved := func(end record.Offsets) (moves []move) {
+	moved := func(end record.Offsets, through int64) (moves []move, guests int64) {
 		for p := range g.slots {
 			s, to := &g.slots[p], end.At(record.Partition(p))
 			if s.owner == m && to > s.committed && to <= m.delivered[p] {
 				moves = append(moves, move{p, to})
 			}
 		}
-		return moves
+		if g.slots[0].owner == m && through > g.guests && through <= m.guests.delivered {
+			guests = through
+		}
+		return moves, guests
 	}
 	first := slices.IndexFunc(m.marks, func(k mark) bool { return k.epoch == epoch && !k.again })
 	switch {
 	case first < 0 && epoch <= m.repeating:
-		return nil, g.twice(epoch)
-	case first < 0 && len(cut) == 0:
-		return nil, fmt.Errorf("epoch %d is too old to be known; commit a newer one: %w", epoch, record.ErrInvalid)
+		return nil, 0, g.twice(epoch)
+	case first < 0 && (cut == nil || len(cut.Cut) == 0):
+		return nil, 0, fmt.Errorf("epoch %d is too old to be known; commit a newer one: %w", epoch, record.ErrInvalid)
 	case first < 0:
-		return moved(cut), nil
+		moves, guests := moved(cut.Cut, cut.Guests)
+		return moves, guests, nil
 	}
-	moves := moved(m.marks[first].next)
-	if len(moves) > 0 {
-		return moves, nil
+	moves, guests := moved(m.marks[first].next, m.marks[first].guests)
+	if len(moves) > 0 || guests > 0 {
+		return moves, guests, nil
 	}
 	for _, k := range m.marks {
-		if k.epoch == epoch && k.again && len(moved(k.next)) > 0 {
-			return nil, g.twice(epoch)
+		if k.epoch != epoch || !k.again {
+			continue
+		}
+		if moves, guests := moved(k.next, k.guests); len(moves) > 0 || guests > 0 {
+			return nil, 0, g.twice(epoch)
 		}
 	}
-	return nil, nil
+	return nil, 0, nil
 }
 
 func (g *group) twice(epoch int64) error {
@@ -296,6 +334,12 @@ func (g *group) applied(w *commit, err error, now time.Time) {
 		s.busy--
 		if err == nil {
 			s.committed = max(s.committed, v.to)
+		}
+	}
+	if w.guests > 0 {
+		g.slots[0].busy--
+		if err == nil {
+			g.guests = max(g.guests, w.guests)
 		}
 	}
 	if err == nil && w.whole {

@@ -22,7 +22,7 @@ type Store interface {
 	CreateSubscriber(ctx context.Context, s catalog.Subscriber) (catalog.Subscriber, error)
 	Subscriber(ctx context.Context, b catalog.BranchID, name string) (catalog.Subscriber, error)
 	ListSubscribers(ctx context.Context, b catalog.BranchID, after string, limit int) ([]catalog.Subscriber, error)
-	ResetSubscriber(ctx context.Context, id catalog.SubscriberID, view record.ViewID, next record.Offsets, checkpoint int64) (catalog.Subscriber, error)
+	ResetSubscriber(ctx context.Context, id catalog.SubscriberID, view record.ViewID, next record.Offsets, guests, checkpoint int64) (catalog.Subscriber, error)
 	DeleteSubscriber(ctx context.Context, id catalog.SubscriberID) error
 	// BeginSession gives out a number that is durable when it returns.
 	BeginSession(ctx context.Context, id catalog.SubscriberID) (int64, error)
@@ -58,6 +58,12 @@ type Reads interface {
 	// Seek returns the position before the first row whose append time is not
 	// before at.
 	Seek(ctx context.Context, t reader.Target, at time.Time) (reader.Cursor, error)
+	// GuestEnd is the guest sequence at which the guest rows end, GuestRows how many
+	// rows there are behind a guest sequence, and WithinGuests refuses a cursor that
+	// stands behind all of them with record.ErrOutOfRange.
+	GuestEnd(ctx context.Context, t reader.Target, look bool) (end int64, known bool, err error)
+	GuestRows(ctx context.Context, t reader.Target, after int64) (int64, error)
+	WithinGuests(ctx context.Context, t reader.Target, at reader.Cursor) error
 }
 
 // Checkpoints takes them; *reader.Checkpointer does.
@@ -278,7 +284,7 @@ func (c *Coordinator) Create(ctx context.Context, ref Ref, s Spec) (Info, error)
 	}
 	made, err := c.o.Store.CreateSubscriber(ctx, catalog.Subscriber{
 		Branch: b.ID, Name: s.Name, Consistency: s.Consistency, Hold: s.Hold,
-		View: at.View, Next: at.Next, Checkpoint: at.Checkpoint,
+		View: at.View, Next: at.Next, Guests: at.Guests, Checkpoint: at.Checkpoint,
 	})
 	if err != nil {
 		return Info{}, fmt.Errorf("create subscriber %q of %s: %w", s.Name, ref, err)
@@ -303,7 +309,7 @@ func (c *Coordinator) begin(ctx context.Context, b Branch, consistency reader.Co
 		if s.Cursor.View != v {
 			return reader.Cursor{}, fmt.Errorf("start: %w: begin at the earliest or the latest row, or at a time", reader.ErrOtherView)
 		}
-		return *s.Cursor, c.within(v, *s.Cursor)
+		return *s.Cursor, c.within(ctx, b.Target, *s.Cursor)
 	case s.Time != nil:
 		return c.o.Reads.Seek(ctx, b.Target, *s.Time)
 	case !s.Latest:
@@ -311,8 +317,11 @@ func (c *Coordinator) begin(ctx context.Context, b Branch, consistency reader.Co
 	case consistency == catalog.ExactlyOnce:
 		// Not the newest as it is: rows acknowledged before this call would
 		// come in the first epoch.
+		if _, _, err := c.o.Reads.GuestEnd(ctx, b.Target, true); err != nil {
+			return reader.Cursor{}, err
+		}
 		cp, err := c.o.Checkpoints.Take(ctx, v)
-		return reader.Cursor{View: v, Next: cp.Cut, Checkpoint: cp.Number}, err
+		return reader.Cursor{View: v, Next: cp.Cut, Checkpoint: cp.Number, Guests: cp.Guests}, err
 	}
 	// In this order, because rows that come meanwhile move both.
 	cp, err := c.o.Checkpoints.Latest(ctx, v)
@@ -320,14 +329,21 @@ func (c *Coordinator) begin(ctx context.Context, b Branch, consistency reader.Co
 		return reader.Cursor{}, err
 	}
 	ends, err := c.o.Log.Ends(v)
-	return reader.Cursor{View: v, Next: ends.End, Checkpoint: cp.Number}, err
+	if err != nil {
+		return reader.Cursor{}, err
+	}
+	guests, _, err := c.o.Reads.GuestEnd(ctx, b.Target, true)
+	return reader.Cursor{View: v, Next: ends.End, Checkpoint: cp.Number, Guests: guests}, err
 }
 
 // within makes sure that a cursor is not from the future.
-func (c *Coordinator) within(v record.ViewID, at reader.Cursor) error {
-	ends, err := c.o.Log.Ends(v)
-	if err != nil || ends.End.Covers(at.Next) {
+func (c *Coordinator) within(ctx context.Context, t reader.Target, at reader.Cursor) error {
+	ends, err := c.o.Log.Ends(t.View)
+	if err != nil {
 		return err
+	}
+	if ends.End.Covers(at.Next) {
+		return c.o.Reads.WithinGuests(ctx, t, at)
 	}
 	return fmt.Errorf("the cursor stands at %v, but the stream ends at %v: use a cursor of this stream: %w", at.Next, ends.End, record.ErrOutOfRange)
 }
@@ -403,7 +419,7 @@ func (c *Coordinator) Reset(ctx context.Context, ref Ref, name string, start Sta
 		if err != nil {
 			return err
 		}
-		s, err = c.o.Store.ResetSubscriber(ctx, s.ID, at.View, at.Next, at.Checkpoint)
+		s, err = c.o.Store.ResetSubscriber(ctx, s.ID, at.View, at.Next, at.Guests, at.Checkpoint)
 		end("reset")
 		if err != nil {
 			return err
@@ -445,12 +461,12 @@ func (c *Coordinator) change(ctx context.Context, ref Ref, name string, do func(
 func (c *Coordinator) info(ctx context.Context, b Branch, s catalog.Subscriber) (Info, error) {
 	i := Info{
 		Name: s.Name, Consistency: s.Consistency, View: b.Target.Number, CurrentView: s.View == b.Target.View,
-		Position: reader.Cursor{View: s.View, Next: s.Next, Checkpoint: s.Checkpoint},
+		Position: reader.Cursor{View: s.View, Next: s.Next, Checkpoint: s.Checkpoint, Guests: s.Guests},
 		Session:  s.Session, Generation: s.Generation, Hold: s.Hold, Created: s.Created, Committed: s.Committed,
 	}
 	var err error
 	if i.CurrentView {
-		i.Lag, err = c.Lag(ctx, s)
+		i.Lag, err = c.Lag(ctx, b.Target, s)
 	} else {
 		var v catalog.View
 		v, err = c.o.History.View(ctx, s.View)

@@ -47,6 +47,9 @@ type slot struct {
 // stands on one generation of the subscriber and on one view; when either
 // passes, it ends with all its sessions, and the next to join makes another.
 //
+// Guest rows (see reader.Cursor) come with partition 0: who owns that is given them,
+// and may commit them.
+//
 // mu is a leaf: no other lock is taken and nothing waited for while it is held.
 type group struct {
 	ref      Ref
@@ -58,6 +61,7 @@ type group struct {
 	over    error // why it ended; nil while it lives
 	slots   []slot
 	members []*member // by session
+	guests  int64     // the guest sequence that is committed
 	epoch   int64     // a checkpoint that the position covers, exactly once
 }
 
@@ -66,7 +70,7 @@ type member struct {
 	session int64
 	name    string
 	joined  time.Time
-	resume  record.Offsets // what the client said it has
+	resume  reader.Cursor // what the client said it has
 
 	// end is why the session is over; nil while it lives.
 	end error
@@ -83,6 +87,13 @@ type member struct {
 	// cleared is where it stood in a partition that it gave away with all rows
 	// committed: its cursors may stand there still, and mean no commit.
 	cleared []record.Offset
+	// guests are the same for guest rows. Rows of a part that is not complete are no
+	// reason to commit: within says how far they go, for the next turn.
+	guests struct {
+		delivered, dirty, cleared, begun int64
+		within                           *reader.Within
+		rows                             bool // of that part
+	}
 	// waiting is when what it has to commit began to wait, or when it last
 	// committed; zero: there is nothing.
 	waiting time.Time
@@ -99,10 +110,11 @@ type member struct {
 
 // mark is the end of an epoch as a session was sent it.
 type mark struct {
-	epoch int64
-	next  record.Offsets
-	again bool // the number may have been sent before
-	whole bool // the session had all partitions
+	epoch  int64
+	next   record.Offsets
+	guests int64
+	again  bool // the number may have been sent before
+	whole  bool // the session had all partitions
 }
 
 // maxMarks bounds what a session remembers of its epochs; the catalog knows the
@@ -110,7 +122,7 @@ type mark struct {
 const maxMarks = 32
 
 func newGroup(ref Ref, s catalog.Subscriber, handover, patience time.Duration) *group {
-	return &group{ref: ref, sub: s, handover: handover, patience: patience, epoch: s.Checkpoint}
+	return &group{ref: ref, sub: s, handover: handover, patience: patience, guests: s.Guests, epoch: s.Checkpoint}
 }
 
 func (g *group) exactly() bool { return g.sub.Consistency == catalog.ExactlyOnce }
@@ -254,8 +266,11 @@ func (g *group) settle(now time.Time) {
 			case s.owner.session == s.wanted:
 				s.state = owned
 				s.owner.wake()
-			case s.committed >= s.owner.dirty[p]:
+			case s.committed >= s.owner.dirty[p] && (p > 0 || g.guests >= s.owner.guests.dirty):
 				s.owner.cleared[p] = s.owner.delivered[p]
+				if p == 0 {
+					s.owner.guests.cleared = s.owner.guests.delivered
+				}
 				s.state, s.owner = free, nil
 			case !now.Before(s.deadline):
 				s.owner.wake() // its cursors must not stand ahead of what is committed
@@ -273,7 +288,10 @@ func (g *group) give(p int, s *slot) {
 	i := slices.IndexFunc(g.members, func(m *member) bool { return m.session == s.wanted })
 	m := g.members[i] // wanted is 0 or a member: see assign
 	s.state, s.owner = owned, m
-	m.delivered[p], m.dirty[p] = max(s.committed, m.resume.At(record.Partition(p))), s.committed
+	m.delivered[p], m.dirty[p] = max(s.committed, m.resume.Next.At(record.Partition(p))), s.committed
+	if p == 0 {
+		m.guests.delivered, m.guests.dirty, m.guests.within, m.guests.rows = max(g.guests, m.resume.Guests), g.guests, nil, false
+	}
 	// It may stand further back than what the session has: its epochs will come
 	// again with other rows.
 	m.repeating = m.newest
@@ -297,6 +315,7 @@ func (g *group) begin(m *member, stop func()) (turn, error) {
 	}
 	m.stop, m.open = stop, false
 	m.begun = append(m.begun[:0], m.delivered...)
+	m.guests.begun = m.guests.delivered
 	t := turn{version: m.version, from: g.position()}
 	for p := range g.slots {
 		s := &g.slots[p]
@@ -306,6 +325,9 @@ func (g *group) begin(m *member, stop func()) (turn, error) {
 		// Also what is revoked: later cursors stand there too, and committing them
 		// clears it.
 		t.from.Next[p] = m.delivered[p]
+		if p == 0 {
+			t.from.Guests, t.from.Within = m.guests.delivered, m.guests.within
+		}
 		if s.state == owned {
 			t.partitions = append(t.partitions, record.Partition(p))
 		}
@@ -323,6 +345,7 @@ func (g *group) deliver(m *member, t *turn, b *reader.Batch, now time.Time) (boo
 		return false, m.end
 	}
 	rows := b.Rows != nil
+	mine := slices.Contains(t.partitions, 0)
 	if g.exactly() {
 		m.open = m.open || rows
 		if !b.EpochEnd {
@@ -339,21 +362,43 @@ func (g *group) deliver(m *member, t *turn, b *reader.Batch, now time.Time) (boo
 		}
 		m.delivered[p] = max(m.delivered[p], next)
 	}
+	if mine {
+		m.deliverGuests(b, rows, g.exactly())
+	}
 	if rows && m.waiting.IsZero() {
 		m.waiting = now
 	}
 	return true, nil
 }
 
+// deliverGuests notes how far guest rows are about to be sent.
+func (m *member) deliverGuests(b *reader.Batch, rows, epoch bool) {
+	u := &m.guests
+	if !epoch {
+		u.within = b.Next.Within
+		u.rows = u.rows || rows && (b.Next.Within != nil || b.Next.Guests > u.delivered)
+		rows = u.rows
+	}
+	if b.Next.Guests > u.delivered {
+		if rows {
+			u.dirty = b.Next.Guests
+		}
+		u.delivered, u.rows = b.Next.Guests, false
+	}
+}
+
 func (m *member) remember(b *reader.Batch, whole bool) {
 	if len(m.marks) == maxMarks {
 		m.marks = slices.Delete(m.marks, 0, 1)
 	}
-	m.marks = append(m.marks, mark{epoch: b.Epoch, next: b.Next.Next, again: b.Epoch <= m.repeating, whole: whole})
+	m.marks = append(m.marks, mark{epoch: b.Epoch, next: b.Next.Next, guests: b.Next.Guests, again: b.Epoch <= m.repeating, whole: whole})
 }
 
 // owes tells whether m has rows to commit. mu is held.
 func (g *group) owes(m *member) bool {
+	if len(g.slots) > 0 && g.slots[0].owner == m && m.guests.dirty > g.guests {
+		return true
+	}
 	for p := range g.slots {
 		if s := &g.slots[p]; s.owner == m && m.dirty[p] > s.committed {
 			return true
@@ -403,7 +448,7 @@ func (g *group) changed(m *member, t *turn) bool {
 
 // position is what is committed. mu is held.
 func (g *group) position() reader.Cursor {
-	c := reader.Cursor{View: g.sub.View, Next: make(record.Offsets, len(g.slots)), Checkpoint: g.epoch}
+	c := reader.Cursor{View: g.sub.View, Next: make(record.Offsets, len(g.slots)), Checkpoint: g.epoch, Guests: g.guests}
 	for p := range g.slots {
 		c.Next[p] = g.slots[p].committed
 	}

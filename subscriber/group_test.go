@@ -279,7 +279,11 @@ func TestNumbersThatComeAgain(t *testing.T) {
 		epoch(int64(n)+1, last, n+1)
 	}
 	commit := func(n int64, cut record.Offsets) (record.Offsets, error) {
-		w, _, err := g.submit(Commit{Session: 1, Epoch: n}, cut)
+		var cp *catalog.Checkpoint
+		if cut != nil {
+			cp = &catalog.Checkpoint{Cut: cut}
+		}
+		w, _, err := g.submit(Commit{Session: 1, Epoch: n}, cp)
 		if w == nil {
 			return nil, err
 		}

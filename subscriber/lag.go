@@ -9,12 +9,13 @@ import (
 
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/hotbuffer"
+	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
 )
 
-// Lag counts what is durable and not committed by s, whose view must be its
-// branch's current one. It is cheap to ask again and again.
-func (c *Coordinator) Lag(ctx context.Context, s catalog.Subscriber) (Lag, error) {
+// Lag counts what is durable and not committed by s, whose view must be that of its
+// branch, t. It is cheap to ask again and again. The age is that of own rows.
+func (c *Coordinator) Lag(ctx context.Context, t reader.Target, s catalog.Subscriber) (Lag, error) {
 	ends, err := c.o.Log.Ends(s.View)
 	if errors.Is(err, record.ErrNotFound) {
 		return Lag{}, nil // the view went since we looked
@@ -23,20 +24,30 @@ func (c *Coordinator) Lag(ctx context.Context, s catalog.Subscriber) (Lag, error
 		return Lag{}, err
 	}
 	l := Lag{Rows: ends.End.RowsSince(s.Next)}
-	if l.Rows == 0 {
-		return l, nil
+	if l.Rows > 0 {
+		if l.Age, err = c.age(ctx, s, ends); err != nil {
+			return l, err
+		}
 	}
+	guests, err := c.o.Reads.GuestRows(ctx, t, s.Guests)
+	l.Rows += guests
+	return l, err
+}
+
+// age is that of the oldest own row that is not committed.
+func (c *Coordinator) age(ctx context.Context, s catalog.Subscriber, ends hotbuffer.Ends) (time.Duration, error) {
 	oldest, ok := c.ages.get(s)
 	if !ok {
+		var err error
 		if oldest, err = c.oldest(ctx, s, ends); err != nil {
-			return l, err
+			return 0, err
 		}
 		c.ages.put(s, oldest)
 	}
-	if oldest > 0 {
-		l.Age = max(0, time.Since(time.UnixMilli(oldest)))
+	if oldest == 0 {
+		return 0, nil
 	}
-	return l, nil
+	return max(0, time.Since(time.UnixMilli(oldest))), nil
 }
 
 // oldest is the append time of the first row behind what s has committed, in

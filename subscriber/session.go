@@ -68,7 +68,7 @@ func (c *Coordinator) Join(ctx context.Context, ref Ref, name string, j Join) (_
 	}
 	s.q.Consistency = s.g.sub.Consistency
 	s.m = &member{name: j.Member}
-	if s.m.resume, err = c.resume(s.g, j.Resume); err != nil {
+	if s.m.resume, err = c.resume(ctx, s.g, b.Target, j.Resume); err != nil {
 		return nil, err
 	}
 	// What is wrong with the request is said before anybody is fenced for it.
@@ -131,17 +131,17 @@ func (g *group) isOver() bool {
 }
 
 // resume is a client's own position.
-func (c *Coordinator) resume(g *group, at *reader.Cursor) (record.Offsets, error) {
+func (c *Coordinator) resume(ctx context.Context, g *group, t reader.Target, at *reader.Cursor) (reader.Cursor, error) {
 	if at == nil {
-		return nil, nil
+		return reader.Cursor{}, nil
 	}
 	if at.View != g.sub.View {
-		return nil, fmt.Errorf("resume: %w: it can no longer be used", reader.ErrOtherView)
+		return reader.Cursor{}, fmt.Errorf("resume: %w: it can no longer be used", reader.ErrOtherView)
 	}
-	if err := c.within(g.sub.View, *at); err != nil {
-		return nil, fmt.Errorf("resume: %w", err)
+	if err := c.within(ctx, t, *at); err != nil {
+		return reader.Cursor{}, fmt.Errorf("resume: %w", err)
 	}
-	return at.Next, nil
+	return *at, nil
 }
 
 // Number is the session's number.

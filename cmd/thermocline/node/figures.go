@@ -85,7 +85,7 @@ func (f *figures) subscribers(ctx context.Context) (map[catalog.BranchID][]api.S
 			if err != nil || st.Branch.View.ID != s.View {
 				continue // deleted meanwhile, or waiting for a reset
 			}
-			lag, err := f.n.subscribers.Lag(ctx, s)
+			lag, err := f.n.subscribers.Lag(ctx, readTarget(st), s)
 			switch {
 			case err == nil:
 				all[s.Branch] = append(all[s.Branch], api.SubscriberFigures{Name: s.Name, Lag: lag})

@@ -50,7 +50,11 @@ func (e engine) CommitTable(ctx context.Context, _ icetable.Identifier, _ []icet
 	if err := objstore.Put(ctx, e.w.store(), key, b); err != nil {
 		return nil, "", err
 	}
-	return m, location, e.w.node.catalog.SwapTablePointer(ctx, t.ID(), t.MetadataLocation(), location)
+	if err := e.w.node.catalog.SwapTablePointer(ctx, t.ID(), t.MetadataLocation(), location); err != nil {
+		return nil, "", err
+	}
+	e.w.node.datasets.Committed(t.ID())
+	return m, location, nil
 }
 
 // append commits n rows without system columns.
@@ -123,6 +127,18 @@ func TestForeignCommitsAreSurvived(t *testing.T) {
 	}
 	if foreign < 4 {
 		t.Errorf("%d foreign rows", foreign)
+	}
+	// They are guests: a read gives them first, and those that read on only once.
+	all, end := w.read(reader.Request{})
+	for _, r := range all[:foreign] {
+		if r.n != -1 {
+			t.Fatalf("row %+v among the %d guests", r, foreign)
+		}
+	}
+	check(t, all[foreign:], 0, w.next)
+	engine{w}.append(2)
+	if more, _ := w.read(reader.Request{From: reader.Start{Cursor: &end}}); len(more) != 2 || more[0].n != -1 {
+		t.Errorf("behind the cursor: %+v", more)
 	}
 }
 

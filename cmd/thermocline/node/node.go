@@ -161,7 +161,8 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if n.directory, err = branch.Open(ctx, streams); err != nil {
 		return nil, err
 	}
-	n.checks = reader.NewCheckpointer(buffer, checks, n.directory.Views, reader.CheckpointOptions{Every: o.CheckpointEvery, Logger: o.Logger})
+	cut := &cutViews{n: n}
+	n.checks = reader.NewCheckpointer(buffer, checks, cut.list, reader.CheckpointOptions{Every: o.CheckpointEvery, Guests: cut.guests, Logger: o.Logger})
 	n.reader = reader.New(buffer, n.datasets, n.catalog, n.checks)
 	n.writer = writer.New(entrance{n.directory}, buffer)
 	n.subscribers = subscriber.New(subscriber.Options{

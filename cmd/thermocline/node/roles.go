@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/thermocline/thermocline/archiver"
 	"github.com/thermocline/thermocline/branch"
@@ -54,8 +55,9 @@ func (a targets) Retire(ctx context.Context, id catalog.BranchID, v record.ViewI
 // checkpoints are the checkpointer's as the archiver sees them.
 type checkpoints struct{ *reader.Checkpointer }
 
+// Next looks for own rows: guest rows are in the dataset already.
 func (c checkpoints) Next(ctx context.Context, v record.ViewID, after record.Offsets) (catalog.Checkpoint, error) {
-	next, err := c.After(ctx, v, reader.Cursor{View: v, Next: after}, catalog.MaxPage)
+	next, err := c.After(ctx, v, reader.Cursor{View: v, Next: after, Guests: math.MaxInt64}, catalog.MaxPage)
 	if err == nil && len(next) == 0 {
 		err = fmt.Errorf("a checkpoint of view %s beyond %v: %w", v, after, record.ErrNotFound)
 	}
