@@ -25,30 +25,15 @@ type DeleteBranch struct {
 // from. The catalog's transaction is the deletion; a crash behind it leaves views
 // that Open drops.
 func (d *Directory) DeleteBranch(ctx context.Context, stream, branch string, o DeleteBranch) error {
-	s, b, err := d.lookup(ctx, stream, branch)
-	if err != nil {
-		return fmt.Errorf("delete branch: %w", err)
-	}
 	// The trash is looked at from now on: what is found unreached then waits for
 	// the grace.
 	remove := func(id catalog.BranchID) error {
 		_, err := d.o.Catalog.DeleteBranch(ctx, id, o.Subscribers, d.o.Now())
 		return err
 	}
-	if s.Kind != catalog.KindStream {
-		if o.If != nil {
-			if err := o.If(&State{Stream: s, Branch: b}); err != nil {
-				return fmt.Errorf("delete %s: %w", displayName(s.FullName(), branch), err)
-			}
-		}
-		if err := remove(b.ID); err != nil {
-			return fmt.Errorf("delete %s: %w", displayName(s.FullName(), branch), err)
-		}
-		return nil
-	}
 	e, st, err := d.find(stream, branch)
 	if err != nil {
-		return fmt.Errorf("delete branch: %w", err)
+		return d.deleteDatasetBranch(ctx, stream, branch, o, remove)
 	}
 	e.lock()
 	defer e.unlock()
@@ -64,6 +49,7 @@ func (d *Directory) DeleteBranch(ctx context.Context, stream, branch string, o D
 	if err = remove(st.Branch.ID); errors.Is(err, record.ErrInvalid) {
 		return fail(err)
 	}
+	// Also where it was gone before: an earlier call may not have come further.
 	ctx, cancel := behind(ctx)
 	defer cancel()
 	// The catalog says whether it is gone, and then so it is here.
@@ -76,6 +62,25 @@ func (d *Directory) DeleteBranch(ctx context.Context, stream, branch string, o D
 	}
 	if err != nil {
 		return fail(err)
+	}
+	return nil
+}
+
+// deleteDatasetBranch deletes a branch of a dataset without a stream, of which
+// nothing is open.
+func (d *Directory) deleteDatasetBranch(ctx context.Context, stream, branch string, o DeleteBranch, remove func(catalog.BranchID) error) error {
+	s, b, err := d.lookup(ctx, stream, branch)
+	if err == nil && s.Kind == catalog.KindStream {
+		err = fmt.Errorf("%s is not open yet; try again: %w", displayName(s.FullName(), branch), record.ErrBusy)
+	}
+	if err == nil && o.If != nil {
+		err = o.If(&State{Stream: s, Branch: b})
+	}
+	if err == nil {
+		err = remove(b.ID)
+	}
+	if err != nil {
+		return fmt.Errorf("delete branch: %w", err)
 	}
 	return nil
 }

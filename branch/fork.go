@@ -254,14 +254,16 @@ func (f *fork) create(ctx context.Context) (*State, error) {
 	defer cancel()
 	if errors.Is(err, catalog.ErrOutcomeUnknown) {
 		found, ferr := d.o.Catalog.Branch(ctx, f.stream.ID, f.n.Name)
-		switch {
-		case ferr == nil && found.TableUUID == f.reserved.TableUUID:
+		if ferr == nil && found.TableUUID == f.reserved.TableUUID {
 			b, err = found, nil
-		case ferr != nil && !errors.Is(ferr, record.ErrNotFound):
-			d.unopened[key(full, f.n.Name)] = true
 		}
 	}
 	if err != nil {
+		// Perhaps it is there all the same, or from an earlier call that failed.
+		if f.stream.Kind == catalog.KindStream {
+			_, _, aerr := d.adopt(ctx, full, f.n.Name)
+			err = errors.Join(err, aerr)
+		}
 		return nil, err
 	}
 	if f.stream.Kind != catalog.KindStream {

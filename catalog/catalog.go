@@ -54,6 +54,9 @@ type Options struct {
 	Path string
 	// Now is the clock for creation times, leases and pruning. Nil: time.Now.
 	Now func() time.Time
+	// Around, if set, is called with every read, and with the commit of every
+	// change: tests let them fail there, before and behind.
+	Around func(op string, do func() error) error
 }
 
 // Catalog is an open catalog.
@@ -64,6 +67,7 @@ type Catalog struct {
 	clusterID string
 	schemas   schemaCache
 	closed    atomic.Bool
+	around    func(op string, do func() error) error
 	// path is set once the file is known to be good.
 	path string
 }
@@ -77,7 +81,7 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &Catalog{now: o.Now}
+	c := &Catalog{now: o.Now, around: func(_ string, do func() error) error { return do() }}
 	op := fmt.Sprintf("open %s", o.Path)
 	if err := c.openSQLite(o.Path); err != nil {
 		return nil, failed(op, err)
@@ -98,6 +102,9 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 		return nil, failed(op, errors.Join(err, c.Close()))
 	}
 	c.path = o.Path
+	if o.Around != nil {
+		c.around = o.Around
+	}
 	return c, nil
 }
 

@@ -35,13 +35,15 @@ func (c *Catalog) write(ctx context.Context, op string, fn func(context.Context,
 		if err := fn(ctx, tx); err != nil {
 			return err
 		}
-		return commitError(ctx, tx.Commit())
+		return c.around(op, func() error { return commitError(ctx, tx.Commit()) })
 	})
 }
 
 // read runs fn, which should be one statement, on the readers' connections.
 func (c *Catalog) read(ctx context.Context, op string, fn func(context.Context, *sql.DB) error) error {
-	return c.run(ctx, op, func(ctx context.Context) error { return fn(ctx, c.readers) })
+	return c.run(ctx, op, func(ctx context.Context) error {
+		return c.around(op, func() error { return fn(ctx, c.readers) })
+	})
 }
 
 // run bounds fn in time and repeats it while another process is in the way.

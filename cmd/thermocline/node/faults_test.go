@@ -75,6 +75,27 @@ func (f *faults) seams() seams {
 	}
 }
 
+// withCatalog lets calls of the catalog fail, too; a change that failed behind its
+// commit has an unknown outcome.
+func (f *faults) withCatalog() seams {
+	s := f.seams()
+	s.catalog = func(o *catalog.Options) {
+		o.Around = func(op string, do func() error) error {
+			done := false
+			err := f.call("catalog: "+op, func() error {
+				err := do()
+				done = err == nil
+				return err
+			})
+			if done && err != nil {
+				return fmt.Errorf("%w: %w", catalog.ErrOutcomeUnknown, err)
+			}
+			return err
+		}
+	}
+	return s
+}
+
 type faultyBuffer struct {
 	hotbuffer.Buffer
 	f *faults

@@ -195,8 +195,16 @@ func (w *world) consistent() {
 			w.t.Fatal(err)
 		}
 		states := w.node.directory.All()
-		if len(page.Streams) != len(states) {
-			w.t.Fatalf("the catalog has %d streams, the directory %d branches", len(page.Streams), len(states))
+		known := 0
+		for _, s := range page.Streams {
+			list, err := w.node.catalog.Branches(w.t.Context(), s.ID, 0, catalog.MaxPage)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			known += len(list)
+		}
+		if known != len(states) {
+			w.t.Fatalf("the catalog has %d branches, the directory %d", known, len(states))
 		}
 		views := map[record.ViewID]bool{}
 		for _, v := range w.node.directory.Views() {
@@ -266,14 +274,39 @@ func TestChangesSurviveEveryFault(t *testing.T) {
 			}
 			return w.node.directory.Delete(w.t.Context(), name)
 		},
+		"fork": func(w *world, i int) error {
+			_, err := w.node.directory.CreateBranch(w.t.Context(), "s", branch.NewBranch{Name: fmt.Sprintf("b%d", i)})
+			return err
+		},
+		"delete branch": func(w *world, i int) error {
+			err := w.node.directory.DeleteBranch(w.t.Context(), "s", fmt.Sprintf("b%d", i), branch.DeleteBranch{})
+			if errors.Is(err, record.ErrNotFound) && !errors.Is(err, errInjected) {
+				return nil
+			}
+			return err
+		},
+		"policy": func(w *world, i int) error {
+			_, err := w.node.directory.SetPolicy(w.t.Context(), "s", "main", func(p catalog.Policy) catalog.Policy {
+				p.MinSnapshots = i
+				return p
+			})
+			return err
+		},
+		"tag": func(w *world, i int) error {
+			_, err := w.node.directory.CreateTag(w.t.Context(), "s", "main", fmt.Sprintf("t%d", i), 0)
+			return err
+		},
 	}
 	for name, change := range changes {
 		for _, lost := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, lost %v", name, lost), func(t *testing.T) {
 				t.Parallel()
 				f := &faults{}
-				w := newWorldWith(t, catalog.Settings{}, Options{seams: f.seams()})
+				w := newWorldWith(t, catalog.Settings{}, Options{seams: f.withCatalog()})
 				for at := 1; ; at += stride {
+					if name == "delete branch" {
+						w.fork(fmt.Sprintf("b%d", at), branch.From{})
+					}
 					if name == "delete" {
 						if _, err := w.node.directory.Create(t.Context(), fmt.Sprintf("d%d", at), mustParse(t, worldSchema), catalog.Settings{}); err != nil {
 							t.Fatal(err)
@@ -297,7 +330,8 @@ func TestChangesSurviveEveryFault(t *testing.T) {
 					w.publishBody(`{"k":"a","n":1}`)
 					if err != nil {
 						again := change(w, at)
-						if again != nil && (name != "create" || !errors.Is(again, record.ErrExists)) {
+						done := (name == "create" || name == "fork") && errors.Is(again, record.ErrExists) || name == "delete" && errors.Is(again, record.ErrNotFound)
+						if again != nil && !done {
 							t.Fatalf("call %d, %s, asked again: %v", at, call, again)
 						}
 					}
@@ -306,6 +340,11 @@ func TestChangesSurviveEveryFault(t *testing.T) {
 					}
 					w.consistent()
 					w.publishBody(`{"k":"a","n":2}`)
+					if name == "fork" { // or each round is dearer than the one before
+						if err := w.node.directory.DeleteBranch(t.Context(), "s", fmt.Sprintf("b%d", at), branch.DeleteBranch{}); err != nil && !errors.Is(err, record.ErrNotFound) {
+							t.Fatal(err)
+						}
+					}
 				}
 				w.archive()
 				w.audit()
