@@ -156,8 +156,8 @@ func (w *stagingWork) guardFiles(ctx context.Context, after *Table) error {
 
 func partitionName() string { return (&schema.Schema{}).WithSystem().Fields[1].Name }
 
-// snapshotFiles counts what a new snapshot adds and removes, and refuses files
-// outside the warehouse, which nobody else could read.
+// snapshotFiles counts what a new snapshot adds and removes, and refuses files of a
+// stream outside the warehouse, which its readers could not read.
 func (w *stagingWork) snapshotFiles(ctx context.Context, s *table.Snapshot) (in, out identity, err error) {
 	manifests, err := w.serverManifests(ctx, s)
 	if err != nil {
@@ -181,7 +181,9 @@ func (w *stagingWork) snapshotFiles(ctx context.Context, s *table.Snapshot) (in,
 					out.add(f, w.o.View)
 				}
 			}
-			if e.Status() != iceberg.EntryStatusADDED {
+			// A dataset without a stream may name files elsewhere, as tables that moved
+			// in from other catalogs do. This server cannot read them, nor does it tend them.
+			if e.Status() != iceberg.EntryStatusADDED || w.o.View == 0 {
 				continue
 			}
 			if _, err := objstore.Key(w.base.d.store, f.FilePath()); err != nil {

@@ -76,6 +76,22 @@ func (t *Table) missing(ctx context.Context, err error) error {
 	return err
 }
 
+// MetadataExists tells whether the table's metadata file is in the store.
+func (t *Table) MetadataExists(ctx context.Context) (bool, error) {
+	key, err := objstore.Key(t.d.store, t.location)
+	if err != nil {
+		return false, fmt.Errorf("dataset: %w", err)
+	}
+	_, err = t.d.store.Stat(ctx, key)
+	if errors.Is(err, record.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("dataset: look for %s: %w", t.location, err)
+	}
+	return true, nil
+}
+
 // maxMetaBytes bounds a metadata file or manifest that is read.
 const maxMetaBytes = 512 << 20
 

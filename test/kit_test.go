@@ -73,7 +73,7 @@ func runKit(t *testing.T, jars, uri string) []kitResult {
 	t.Helper()
 	reports := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), java(t), "-cp", filepath.Join(jars, "*"),
-		"-Drck.local=false", "-Drck.requires-namespace-create=true", "-Drck.supports-serverside-retry=true",
+		"-Drck.local=false", "-Drck.requires-namespace-create=true", "-Drck.supports-serverside-retry=true", "-Drck.overrides-requested-location=true",
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
 		"org.junit.platform.console.ConsoleLauncher", "execute",
 		"--select-class", "org.apache.iceberg.rest.RESTCompatibilityKitSuite", "--details", "none", "--reports-dir", reports)

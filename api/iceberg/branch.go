@@ -1,6 +1,7 @@
 package iceberg
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -53,6 +54,12 @@ func checkNamespace(levels []string) (string, error) {
 // tableOf is the table in the path.
 func tableOf(c *gin.Context) (Ref, error) {
 	namespace, err := namespaceOf(c)
+	if missing := new(MissingNamespaceError); errors.As(err, &missing) {
+		// Clients look there for tables that engines make up, like quakes.files, and would
+		// like to hear of the table that it is not there.
+		about(c, missing.Name+"."+c.Param("table"))
+		return Ref{}, record.ErrNotFound
+	}
 	if err != nil {
 		return Ref{}, err
 	}

@@ -42,6 +42,7 @@ func (e *httpError) Error() string { return e.Message }
 func failureOf(k kind, subject string, err error) failure {
 	var own *httpError
 	var missing *MissingNamespaceError
+	var gone *MissingMetadataError
 	var unmet *dataset.RequirementError
 	switch {
 	case errors.As(err, &own):
@@ -54,6 +55,8 @@ func failureOf(k kind, subject string, err error) failure {
 		return failure{err.Error(), "BadRequestException", http.StatusBadRequest}
 	case errors.Is(err, record.ErrTooLarge):
 		return failure{err.Error(), "BadRequestException", http.StatusRequestEntityTooLarge}
+	case errors.As(err, &gone):
+		return failure{"Failed to open input stream for file: " + gone.Location, "NotFoundException", http.StatusNotFound}
 	case errors.As(err, &missing):
 		return failure{"Namespace does not exist: " + missing.Name, "NoSuchNamespaceException", http.StatusNotFound}
 	case errors.Is(err, record.ErrNotFound) && k == aboutNamespace:

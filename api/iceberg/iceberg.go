@@ -70,6 +70,14 @@ func (e *MissingNamespaceError) Error() string { return "namespace " + e.Name + 
 // Unwrap implements errors.Unwrap.
 func (e *MissingNamespaceError) Unwrap() error { return record.ErrNotFound }
 
+// MissingMetadataError is a table whose metadata file is not there.
+type MissingMetadataError struct{ Location string }
+
+func (e *MissingMetadataError) Error() string { return "the metadata file " + e.Location + " is not there" }
+
+// Unwrap implements errors.Unwrap.
+func (e *MissingMetadataError) Unwrap() error { return record.ErrCorrupt }
+
 // Catalog is what the handlers call. All methods are safe for concurrent use and
 // return when ctx ends; what one returned nil for is durable. Errors wrap the
 // sentinels of package record; ErrOutcomeUnknown of package dataset tells that a

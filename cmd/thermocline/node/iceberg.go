@@ -48,6 +48,14 @@ func (t tables) Table(ctx context.Context, r iceberg.Ref, fresh bool) (iceberg.T
 	if err != nil {
 		return iceberg.Table{}, fmt.Errorf("table %s: %w", r, err)
 	}
+	// What is cached would hide that the file has gone.
+	there, err := loaded.MetadataExists(ctx)
+	if err == nil && !there {
+		err = &iceberg.MissingMetadataError{Location: loaded.MetadataLocation()}
+	}
+	if err != nil {
+		return iceberg.Table{}, fmt.Errorf("table %s: %w", r, err)
+	}
 	return shown(s, loaded), nil
 }
 
