@@ -65,6 +65,8 @@ func failureOf(k kind, subject string, err error) failure {
 		return failure{"Table does not exist: " + subject, "NoSuchTableException", http.StatusNotFound}
 	case errors.Is(err, record.ErrExists) && k == aboutNamespace:
 		return failure{"Namespace already exists: " + subject, "AlreadyExistsException", http.StatusConflict}
+	case errors.Is(err, record.ErrExists) && k == aboutCommit:
+		return failure{"Requirement failed: table already exists: " + subject, "AlreadyExistsException", http.StatusConflict}
 	case errors.Is(err, record.ErrExists):
 		return failure{"Table already exists: " + subject, "AlreadyExistsException", http.StatusConflict}
 	case errors.Is(err, record.ErrConflict) && k == aboutNamespace:

@@ -73,7 +73,9 @@ func (e *MissingNamespaceError) Unwrap() error { return record.ErrNotFound }
 // MissingMetadataError is a table whose metadata file is not there.
 type MissingMetadataError struct{ Location string }
 
-func (e *MissingMetadataError) Error() string { return "the metadata file " + e.Location + " is not there" }
+func (e *MissingMetadataError) Error() string {
+	return "the metadata file " + e.Location + " is not there"
+}
 
 // Unwrap implements errors.Unwrap.
 func (e *MissingMetadataError) Unwrap() error { return record.ErrCorrupt }
