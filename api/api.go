@@ -108,7 +108,7 @@ func New(b Backend, o Options) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.Streams == nil || b.Branches == nil || b.Tags == nil || b.Schemas == nil || b.Publisher == nil || b.Producers == nil || b.Reader == nil || b.Subscribers == nil || b.Archiver == nil || b.Datasets == nil || b.Maintainer == nil || b.Figures == nil || b.Verifier == nil || b.Iceberg == nil {
+	if b.Streams == nil || b.Branches == nil || b.Tags == nil || b.Schemas == nil || b.Publisher == nil || b.Producers == nil || b.Reader == nil || b.Subscribers == nil || b.Archiver == nil || b.Datasets == nil || b.Maintainer == nil || b.Figures == nil || b.Verifier == nil || b.Iceberg == nil || b.Answers == nil {
 		return nil, errors.New("api: every part of the backend must be set")
 	}
 	a := &API{
@@ -176,7 +176,7 @@ func (a *API) routes() *gin.Engine {
 		},
 	})
 	iceberg.Register(e.Group(icebergPath), a.b.Iceberg, iceberg.Options{
-		Body: a.readBounded, MaxRequests: a.o.MaxCatalogRequests,
+		Body: a.readBounded, Answers: a.b.Answers, MaxRequests: a.o.MaxCatalogRequests,
 	})
 	return e
 }

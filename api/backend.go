@@ -35,6 +35,7 @@ type Backend struct {
 	Figures     Figures
 	Verifier    Verifier
 	Iceberg     iceberg.Catalog
+	Answers     iceberg.Answers
 }
 
 // Streams is the life of streams. What a method returned nil for is durable.

@@ -22,6 +22,9 @@ type UpdateOptions struct {
 	// LastFieldID is the highest field id of all tables that share files with
 	// this one; clients are told it, and take new ids above it.
 	LastFieldID int
+	// Key, if set, is kept in the table's properties: by it the change is found
+	// when it is sent again, as long as no other change with a key came behind it.
+	Key string
 	// Schema, if set, is asked whether next may become the table's schema, before
 	// it does; on each attempt. Its error ends the commit.
 	Schema func(ctx context.Context, t *Table, next *iceberg.Schema) error
@@ -40,6 +43,9 @@ func (d *Datasets) CommitUpdates(ctx context.Context, id string, u *Updates, o U
 	return d.Commit(ctx, id, Commit{updates: &staging{u, o}})
 }
 
+// KeyProperty holds the key of the newest change that had one.
+const KeyProperty = "thermocline.commit-key"
+
 // staging makes a change of updates.
 type staging struct {
 	*Updates
@@ -52,6 +58,9 @@ const restagedKey = "thermocline.restaged-from"
 
 // landed tells whether the table has every snapshot that the updates add.
 func (s *staging) landed(t *Table) bool {
+	if s.o.Key != "" && t.Property(KeyProperty) == s.o.Key {
+		return true
+	}
 	any := false
 	for _, u := range s.updates {
 		if u.Action != table.UpdateAddSnapshot {
@@ -91,6 +100,11 @@ func (s *staging) stage(ctx context.Context, head *Table) (*change, error) {
 	}
 	if !c.builder.HasChanges() {
 		return nil, nil
+	}
+	if s.o.Key != "" {
+		if err := c.builder.SetProperties(iceberg.Properties{KeyProperty: s.o.Key}); err != nil {
+			return nil, cannot(err)
+		}
 	}
 	if c.built, err = c.builder.Build(); err != nil {
 		return nil, fmt.Errorf("dataset: change table %s: %w: %w", head.id, err, record.ErrInvalid)
@@ -138,6 +152,18 @@ func (w *stagingWork) apply(ctx context.Context, i int) error {
 			return nil // a replacement removes main whether there is one or not
 		}
 		delete(w.tips, u.RefName)
+	case table.UpdateSetProperties:
+		for key, value := range u.Set {
+			if strings.HasPrefix(key, ownPrefix) && w.base.Property(key) != value {
+				return refused("table properties that begin with %q are the server's; leave %q as it is", ownPrefix, key)
+			}
+		}
+	case table.UpdateRemoveProperties:
+		for _, key := range u.Removals {
+			if strings.HasPrefix(key, ownPrefix) && w.base.Property(key) != "" {
+				return refused("table properties that begin with %q are the server's; leave %q as it is", ownPrefix, key)
+			}
+		}
 	case table.UpdateAssignUUID:
 		if !strings.EqualFold(u.UUID, w.base.meta.TableUUID().String()) {
 			return refused("the table's UUID is %s and stays; leave assign-uuid out", w.base.meta.TableUUID())

@@ -21,6 +21,7 @@ type NewTable struct {
 	Spec       *iceberg.PartitionSpec // nil: unpartitioned
 	Order      *table.SortOrder       // nil: unsorted
 	Properties map[string]string
+	Key        string // as in UpdateOptions
 }
 
 // tableProperties are those that each of our tables gets.
@@ -51,6 +52,9 @@ func (d *Datasets) Draft(id string, n NewTable) (table.Metadata, error) {
 	if err := noOwnProperties(n.Properties); err != nil {
 		return nil, err
 	}
+	if n.Key != "" {
+		props[KeyProperty] = n.Key
+	}
 	order := table.UnsortedSortOrder
 	if n.Order != nil {
 		order = *n.Order
@@ -78,7 +82,7 @@ func (d *Datasets) tableLocation(id string) string { return objstore.URI(d.store
 
 // DraftUpdates is the first metadata of the table that u creates, and its id: what a
 // client made of a Draft. Nothing is written.
-func (d *Datasets) DraftUpdates(ctx context.Context, u *Updates) (id string, m table.Metadata, err error) {
+func (d *Datasets) DraftUpdates(ctx context.Context, u *Updates, key string) (id string, m table.Metadata, err error) {
 	b, err := table.NewMetadataBuilder(formatVersion)
 	if err != nil {
 		return "", nil, fmt.Errorf("dataset: new table: %w", err)
@@ -135,6 +139,11 @@ func (d *Datasets) DraftUpdates(ctx context.Context, u *Updates) (id string, m t
 	}
 	if err := b.SetLoc(d.tableLocation(id)); err != nil {
 		return "", nil, cannot(err)
+	}
+	if key != "" {
+		if err := b.SetProperties(iceberg.Properties{KeyProperty: key}); err != nil {
+			return "", nil, cannot(err)
+		}
 	}
 	m, err = b.Build()
 	if err != nil {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"strings"
 
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
@@ -20,9 +18,6 @@ import (
 // who each row is. What it refuses it refuses with ErrInvalid and a way out.
 func (w *stagingWork) guard(ctx context.Context) error {
 	before, after := w.base, newTable(w.base.d, w.base.id, "", w.built)
-	if err := ownProperties(before.meta, after.meta); err != nil {
-		return err
-	}
 	if next := after.Schema(); !next.Equals(before.Schema()) {
 		if w.o.View != 0 {
 			if err := systemColumnsKept(next); err != nil {
@@ -44,23 +39,6 @@ func (w *stagingWork) guard(ctx context.Context) error {
 		}
 	}
 	return w.guardFiles(ctx, after)
-}
-
-// ownProperties keeps the table properties that are ours.
-func ownProperties(before, after table.Metadata) error {
-	own := func(p iceberg.Properties) map[string]string {
-		out := map[string]string{}
-		for k, v := range p {
-			if strings.HasPrefix(k, ownPrefix) {
-				out[k] = v
-			}
-		}
-		return out
-	}
-	if is, was := own(after.Properties()), own(before.Properties()); !maps.Equal(is, was) {
-		return refused("table properties that begin with %q are the server's; leave them as they are", ownPrefix)
-	}
-	return nil
 }
 
 // systemColumnsKept tells whether a schema still has the system columns.

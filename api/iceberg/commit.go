@@ -36,6 +36,7 @@ func (h *handlers) commitTable(c *gin.Context) {
 	}
 	var t Table
 	if err == nil {
+		c.Set(tableKey, r)
 		if u.Creates() {
 			t, err = h.catalog.CreateStaged(c.Request.Context(), r, u)
 		} else {

@@ -35,5 +35,7 @@ func (h *handlers) config(c *gin.Context) {
 		"defaults":  storage,
 		"overrides": map[string]string{"prefix": branch},
 		"endpoints": endpoints,
+		// How long a request with an Idempotency-Key may be sent again.
+		"idempotency-key-lifetime": "PT24H",
 	})
 }

@@ -110,6 +110,11 @@ func (h *handlers) write(c *gin.Context, status int, v any) {
 }
 
 func (h *handlers) writeBytes(c *gin.Context, status int, b []byte) {
+	kept := b
+	if _, table := c.Get(tableKey); table && status == http.StatusOK {
+		kept = nil // it is told anew
+	}
+	c.Set(answerKey, Answer{status, string(kept)})
 	_ = http.NewResponseController(c.Writer).SetWriteDeadline(time.Now().Add(answerTimeout))
 	header := c.Writer.Header()
 	if len(b) > 0 {
@@ -153,7 +158,7 @@ const maxBody = 16 << 20
 
 // read reads the body into v.
 func (h *handlers) read(c *gin.Context, v any) error {
-	b, err := h.o.Body(c, maxBody)
+	b, err := h.body(c)
 	if err != nil {
 		return err
 	}
@@ -161,4 +166,12 @@ func (h *handlers) read(c *gin.Context, v any) error {
 		return &httpError{"the request's body: " + err.Error(), "BadRequestException", http.StatusBadRequest}
 	}
 	return nil
+}
+
+// body is the request's body, which may have been read already.
+func (h *handlers) body(c *gin.Context) ([]byte, error) {
+	if b, ok := c.Get(bodyKey); ok {
+		return b.([]byte), nil
+	}
+	return h.o.Body(c, maxBody)
 }

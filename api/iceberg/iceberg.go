@@ -127,6 +127,8 @@ type Change struct {
 type Options struct {
 	// Body reads a request's body, of at most limit bytes.
 	Body func(c *gin.Context, limit int64) ([]byte, error)
+	// Answers remembers what requests with an idempotency key were told.
+	Answers Answers
 	// MaxRequests bounds the requests under way; more get 429.
 	MaxRequests int
 }
@@ -136,6 +138,7 @@ type handlers struct {
 	catalog Catalog
 	o       Options
 	slots   chan struct{}
+	running running
 }
 
 // route is one endpoint; path as in Iceberg's document, behind "/v1/{prefix}".
@@ -168,11 +171,11 @@ func (h *handlers) routes() []route {
 
 // Register adds the catalog's routes to g, with and without a prefix.
 func Register(g gin.IRouter, c Catalog, o Options) {
-	h := &handlers{catalog: c, o: o, slots: make(chan struct{}, o.MaxRequests)}
+	h := &handlers{catalog: c, o: o, slots: make(chan struct{}, o.MaxRequests), running: running{by: map[string]chan struct{}{}}}
 	g.GET("/v1/config", h.limited(h.config))
 	for _, r := range h.routes() {
 		path := pathParams.Replace(r.path)
-		handle := h.limited(r.handle)
+		handle := h.limited(h.once(r.handle))
 		g.Handle(r.method, "/v1"+path, handle)
 		g.Handle(r.method, "/v1/:prefix"+path, handle)
 	}

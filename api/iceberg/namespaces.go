@@ -1,6 +1,7 @@
 package iceberg
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -122,6 +123,9 @@ func (h *handlers) dropNamespace(c *gin.Context) {
 	name, err := namespaceOf(c)
 	if err == nil {
 		err = h.catalog.DropNamespace(c.Request.Context(), name)
+	}
+	if errors.Is(err, record.ErrNotFound) && again(c) {
+		err = nil // by this request
 	}
 	if err != nil {
 		h.fail(c, aboutNamespace, err)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -199,6 +200,9 @@ func (h *handlers) createTable(c *gin.Context) {
 		if q.Order != nil {
 			n.Order = &q.Order.SortOrder
 		}
+		if !q.Stage {
+			c.Set(tableKey, r)
+		}
 		t, err = h.catalog.CreateTable(c.Request.Context(), r, n)
 	}
 	if err != nil {
@@ -236,6 +240,7 @@ func (h *handlers) registerTable(c *gin.Context) {
 	}
 	var t Table
 	if err == nil {
+		c.Set(tableKey, r)
 		t, err = h.catalog.RegisterTable(c.Request.Context(), r, q.Location, q.Overwrite)
 	}
 	if err != nil {
@@ -251,6 +256,9 @@ func (h *handlers) dropTable(c *gin.Context) {
 	r, err := tableOf(c)
 	if err == nil {
 		err = h.catalog.DropTable(c.Request.Context(), r, strings.EqualFold(c.Query("purgeRequested"), "true"))
+	}
+	if errors.Is(err, record.ErrNotFound) && again(c) {
+		err = nil // by this request
 	}
 	if err != nil {
 		h.fail(c, aboutTable, err)
@@ -274,6 +282,9 @@ func (h *handlers) renameTable(c *gin.Context) {
 	}
 	if err == nil {
 		err = h.catalog.RenameTable(c.Request.Context(), from, to)
+		if errors.Is(err, record.ErrNotFound) {
+			about(c, from.Namespace+"."+from.Name)
+		}
 	}
 	if err != nil {
 		h.fail(c, aboutTable, err)

@@ -64,7 +64,7 @@ func (t tables) Commit(ctx context.Context, r iceberg.Ref, u *dataset.Updates) (
 	if err != nil {
 		return iceberg.Table{}, err
 	}
-	next, err := t.n.datasets.CommitUpdates(ctx, b.TableUUID, u, t.options(s, b))
+	next, err := t.n.datasets.CommitUpdates(ctx, b.TableUUID, u, t.options(ctx, s, b))
 	if err != nil {
 		return iceberg.Table{}, fmt.Errorf("commit to %s: %w", r, err)
 	}
@@ -78,8 +78,8 @@ func (t tables) Commit(ctx context.Context, r iceberg.Ref, u *dataset.Updates) (
 
 // options say what may become of a table: a stream's is guarded, and its schema is
 // the catalog's first.
-func (t tables) options(s catalog.Stream, b catalog.Branch) dataset.UpdateOptions {
-	o := dataset.UpdateOptions{LastFieldID: s.NextFieldID - 1}
+func (t tables) options(ctx context.Context, s catalog.Stream, b catalog.Branch) dataset.UpdateOptions {
+	o := dataset.UpdateOptions{LastFieldID: s.NextFieldID - 1, Key: iceberg.Key(ctx)}
 	if s.Kind != catalog.KindStream {
 		return o
 	}
@@ -137,10 +137,10 @@ func (t tables) Tables(ctx context.Context, namespace, branch string, p iceberg.
 
 func (t tables) CreateTable(ctx context.Context, r iceberg.Ref, n iceberg.NewTable) (iceberg.Table, error) {
 	if err := t.creatable(ctx, r); err != nil {
-		return iceberg.Table{}, err
+		return t.created(ctx, r, err)
 	}
 	id := uuid.NewString()
-	m, err := t.n.datasets.Draft(id, dataset.NewTable{Schema: n.Schema, Spec: n.Spec, Order: n.Order, Properties: n.Properties})
+	m, err := t.n.datasets.Draft(id, dataset.NewTable{Schema: n.Schema, Spec: n.Spec, Order: n.Order, Properties: n.Properties, Key: iceberg.Key(ctx)})
 	if err != nil {
 		return iceberg.Table{}, fmt.Errorf("create table %s: %w", r, err)
 	}
@@ -158,11 +158,10 @@ func (t tables) CreateTable(ctx context.Context, r iceberg.Ref, n iceberg.NewTab
 }
 
 func (t tables) CreateStaged(ctx context.Context, r iceberg.Ref, u *dataset.Updates) (iceberg.Table, error) {
-	err := t.creatable(ctx, r)
-	if err != nil {
-		return iceberg.Table{}, err
+	if err := t.creatable(ctx, r); err != nil {
+		return t.created(ctx, r, err)
 	}
-	id, m, err := t.n.datasets.DraftUpdates(ctx, u)
+	id, m, err := t.n.datasets.DraftUpdates(ctx, u, iceberg.Key(ctx))
 	if err != nil {
 		return iceberg.Table{}, fmt.Errorf("create table %s: %w", r, err)
 	}
@@ -174,6 +173,20 @@ func (t tables) CreateStaged(ctx context.Context, r iceberg.Ref, u *dataset.Upda
 		return iceberg.Table{}, err
 	}
 	return iceberg.Table{MetadataLocation: location, Metadata: m}, nil
+}
+
+// created returns the table that this very request has made before its process ended,
+// and else the error that says why it cannot be made.
+func (t tables) created(ctx context.Context, r iceberg.Ref, err error) (iceberg.Table, error) {
+	key := iceberg.Key(ctx)
+	if key == "" || !errors.Is(err, record.ErrExists) {
+		return iceberg.Table{}, err
+	}
+	there, lerr := t.Table(ctx, r, false)
+	if lerr == nil && there.Metadata.Properties()[dataset.KeyProperty] == key {
+		return there, nil
+	}
+	return iceberg.Table{}, errors.Join(err, lerr)
 }
 
 // creatable tells whether a table of the name can be made.
@@ -296,7 +309,7 @@ func (t tables) CommitAll(ctx context.Context, changes []iceberg.Change) error {
 		if err != nil {
 			return err
 		}
-		all[i] = dataset.TableUpdates{ID: b.TableUUID, Updates: c.Updates, Options: t.options(s, b)}
+		all[i] = dataset.TableUpdates{ID: b.TableUUID, Updates: c.Updates, Options: t.options(ctx, s, b)}
 	}
 	return t.n.datasets.CommitAllUpdates(ctx, all)
 }

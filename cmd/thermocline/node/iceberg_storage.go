@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 
+	"github.com/thermocline/thermocline/api/iceberg"
+	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/dataset/objstore"
 )
 
@@ -23,4 +25,16 @@ func (t tables) StorageConfig(ctx context.Context, credentials bool) (string, ma
 	}
 	config, err := s.ClientConfig(ctx, credentials)
 	return s.Base(), config, err
+}
+
+// answers are the catalog's as the Iceberg REST catalog sees them.
+type answers struct{ *catalog.Catalog }
+
+func (a answers) BeginAnswer(ctx context.Context, key, fingerprint string) (iceberg.Answer, bool, error) {
+	got, known, err := a.Catalog.BeginAnswer(ctx, key, fingerprint)
+	return iceberg.Answer(got), known, err
+}
+
+func (a answers) EndAnswer(ctx context.Context, key string, given iceberg.Answer) error {
+	return a.Catalog.EndAnswer(ctx, key, catalog.Answer(given))
 }
