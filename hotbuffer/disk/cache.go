@@ -53,3 +53,10 @@ func (c *cache) get(e epoch, pos int64, n int) ([]byte, bool) {
 	}
 	return c.commits[i].buf[at : at+int64(n) : at+int64(n)], true
 }
+
+// clear forgets everything: readers take it from the files.
+func (c *cache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.commits, c.bytes = nil, 0
+}

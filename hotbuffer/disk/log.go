@@ -138,6 +138,7 @@ type Log struct {
 	shut      atomic.Bool           // Close has begun
 	poisoned  atomic.Pointer[error] // set once
 	stop      sync.Once             // closes closing
+	scrubbing chan struct{}         // one scrub at a time
 	work      sync.WaitGroup        // committer, stock and linger timers
 
 	// The committer's.

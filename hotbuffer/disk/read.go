@@ -71,6 +71,10 @@ func (l *Log) read(ctx context.Context, id record.ViewID, p record.Partition, fr
 		v.stats.read(r.batches)
 		return r.batches, nil // the next read meets the damage again
 	}
+	if err != nil && v.released(p, r.next) {
+		// They may have been overwritten since.
+		return fail(fmt.Errorf("the rows were released meanwhile, they are archived: %w", record.ErrOutOfRange))
+	}
 	if err != nil && lost != nil {
 		err = lost
 	}
@@ -78,6 +82,13 @@ func (l *Log) read(ctx context.Context, id record.ViewID, p record.Partition, fr
 		return fail(err)
 	}
 	return nil, nil
+}
+
+// released tells whether the hot rows begin behind an offset.
+func (v *view) released(p record.Partition, at record.Offset) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return int(p) < len(v.parts) && at < v.parts[p].start
 }
 
 // plan finds where rows from offset from on are and takes references to the

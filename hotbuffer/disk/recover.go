@@ -34,7 +34,7 @@ func Open(dir string, o Options) (*Log, error) {
 		queue:   newQueue(o.queueRequests, o.queueBytes),
 		views:   make(map[record.ViewID]*view),
 		dropped: make(map[record.ViewID]int),
-		closing: make(chan struct{}),
+		closing: make(chan struct{}), scrubbing: make(chan struct{}, 1),
 	}
 	r := &recovery{log: l, fs: o.FS, files: make(map[vfs.File]bool)}
 	if err := r.open(); err != nil {

@@ -373,6 +373,14 @@ func (r *recovery) index() {
 			seg.byPart = nil
 		}
 	}
+	// What was released is archived; and it may have been overwritten (scrub.go).
+	r.damage = slices.DeleteFunc(r.damage, func(d Damage) bool {
+		if d.Unknown || d.Offsets.Len() == 0 {
+			return false
+		}
+		v := l.views[d.View]
+		return v == nil || int(d.Partition) < len(v.parts) && d.Offsets.End <= v.parts[d.Partition].start
+	})
 	for _, v := range l.views {
 		for i, p := range v.parts {
 			r.holes(v, record.Partition(i), p)

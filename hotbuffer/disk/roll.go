@@ -230,6 +230,7 @@ func (l *Log) retire() {
 				}
 			}
 		}
+		l.stock.leave()
 		seg.release()
 	}
 	l.segments = keep

@@ -45,6 +45,9 @@ type stock struct {
 	total     int64 // bytes of all files, live ones too
 	nextEpoch epoch
 	closed    bool
+	keepNone  bool            // freed files are removed, not used again
+	leaving   int             // segments that were retired and are not freed yet
+	leftAll   []chan struct{} // closed when leaving is 0
 
 	// files counts open segment files that are not in free.
 	files sync.WaitGroup
@@ -317,13 +320,26 @@ func (s *stock) unused(seg *segment) {
 	s.changed.Broadcast()
 }
 
+// leave notes that a segment was retired: it is freed when nobody reads it.
+func (s *stock) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leaving++
+}
+
 // recycle makes a free file of a retired segment, or removes it. A crash
 // before that leaves a segment whose rows are all released, which recovery
 // retires again.
 func (s *stock) recycle(seg *segment) {
 	s.mu.Lock()
-	keep := seg.size == s.segmentBytes && len(s.ready)+len(s.free) < maxSpare
+	keep := seg.size == s.segmentBytes && len(s.ready)+len(s.free) < maxSpare && !s.keepNone
 	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.leaving--
+		s.tellLeft()
+		s.mu.Unlock()
+	}()
 	if keep {
 		f, err := s.toFree(seg)
 		if err == nil {
