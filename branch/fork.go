@@ -75,6 +75,12 @@ func (d *Directory) CreateBranch(ctx context.Context, stream string, n NewBranch
 			return fail(fmt.Errorf("archive the rows that it begins with: %w", err))
 		}
 	}
+	// Up to the pointer, nothing that it shares may be erased.
+	end, err := d.o.Datasets.Share(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	defer end()
 	f := &fork{d: d, n: n, stream: s}
 	if err := f.look(ctx); err != nil {
 		return fail(err)

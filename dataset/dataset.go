@@ -103,6 +103,8 @@ type Datasets struct {
 	lists        *lru[[]iceberg.ManifestFile]
 	entries      *lru[[]iceberg.ManifestEntry]
 	watches      watches
+	sharing      chan struct{} // see Share
+	erasing      chan struct{} // one Erase at a time
 }
 
 // New returns the tables that are in store and named by p.
@@ -119,6 +121,8 @@ func New(store objstore.Store, p Pointers, o Options) *Datasets {
 	return &Datasets{
 		store: store, pointers: p, maxSnapshots: max(o.MaxSnapshots, minSnapshots), now: o.Now,
 		rowGroupRows: rowGroupRows,
+		sharing:      make(chan struct{}, shares),
+		erasing:      make(chan struct{}, 1),
 		metas:        newLRU[table.Metadata](o.CacheBytes),
 		lists:        newLRU[[]iceberg.ManifestFile](o.CacheBytes / manifestGrowth / 4),
 		entries:      newLRU[[]iceberg.ManifestEntry](o.CacheBytes / manifestGrowth),

@@ -23,9 +23,11 @@ type EraseTable struct {
 // EraseOptions say what is erased.
 type EraseOptions struct {
 	// Tables lists all that may share files with each other, those of all branches:
-	// at the beginning, and again before anything is deleted. Nothing may make
-	// another table, or add files of one to another, while Erase runs.
+	// at the beginning, and again before anything is deleted.
 	Tables func(context.Context) ([]EraseTable, error)
+	// Trash lists tables whose pointers are gone and whose files may not be. Those
+	// that nothing else leads to go, whatever their age. Nil: none.
+	Trash func(context.Context) ([]string, error)
 	// Where selects the rows. Its columns are looked up in the schema of the
 	// first table that has them all, and found by their field ids in the others.
 	Where predicate.Expr
@@ -95,6 +97,12 @@ func (d *Datasets) Erase(ctx context.Context, o EraseOptions) (Erasure, error) {
 	if o.Grace == 0 {
 		o.Grace = defaultEraseGrace
 	}
+	select {
+	case d.erasing <- struct{}{}:
+		defer func() { <-d.erasing }()
+	case <-ctx.Done():
+		return Erasure{}, fmt.Errorf("dataset: erase rows: %w", ctx.Err())
+	}
 	e := &eraser{d: d, o: o, files: map[string]*erasedFile{}, deletes: map[string]*erasedFile{}}
 	out, err := e.run(ctx)
 	if err != nil {
@@ -142,20 +150,34 @@ func (e *eraser) run(ctx context.Context) (out Erasure, err error) {
 				return out, err
 			}
 		}
-		err := e.commitAll(ctx)
-		// A crash here leaves the old files, which each table lists.
-		if err == nil {
-			err = e.deleteOld(ctx, &out)
-		}
+		err := e.apply(ctx, &out)
 		switch {
 		case err == nil:
-			return out, e.settle(ctx)
+			return out, nil
 		case !errors.Is(err, errUnexamined):
 			return out, err
 		case round == maxEraseRounds:
 			return out, fmt.Errorf("%d times others committed files first: %w: %w", round, err, record.ErrConflict)
 		}
 	}
+}
+
+// apply makes what was found out true, while no table gets files of another.
+func (e *eraser) apply(ctx context.Context, out *Erasure) error {
+	end, err := e.d.alone(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := e.commitAll(ctx); err != nil {
+		return err
+	}
+	// A crash here leaves the old files, which each table lists.
+	if err := e.deleteOld(ctx, out); err != nil {
+		return err
+	}
+	// A crash here leaves lists of files that are gone.
+	return e.settle(ctx)
 }
 
 func (e *eraser) tell(phase string) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 
 	"github.com/thermocline/thermocline/dataset/objstore"
@@ -153,18 +154,39 @@ func (e *eraser) deleteOld(ctx context.Context, out *Erasure) error {
 	}
 	var unreached []objstore.Info
 	listed := map[string]bool{}
-	for _, t := range e.tables {
-		for f, err := range e.d.List(ctx, t.id) {
+	list := func(id string, trash bool) error {
+		for f, err := range e.d.List(ctx, id) {
 			if err != nil {
 				return err
 			}
 			if listed[f.Key] = true; !reached[f.Key] {
 				unreached = append(unreached, f)
+				old[f.Key] = old[f.Key] || trash
+			}
+		}
+		return nil
+	}
+	for _, t := range e.tables {
+		if err := list(t.id, false); err != nil {
+			return err
+		}
+	}
+	if e.o.Trash != nil {
+		trash, err := e.o.Trash(ctx)
+		if err != nil {
+			return err
+		}
+		for _, id := range trash {
+			if done[id] {
+				continue
+			}
+			if err := list(id, true); err != nil {
+				return err
 			}
 		}
 	}
 	for key := range old {
-		// In the place of a table that is gone, perhaps.
+		// Perhaps in a place that nobody lists.
 		if listed[key] || reached[key] {
 			continue
 		}
@@ -200,14 +222,21 @@ func (e *eraser) deleteOld(ctx context.Context, out *Erasure) error {
 	return nil
 }
 
-// reached are the keys that must stay: what any table of the store's leads to
-// that has files in the places of these.
+// reached are the keys that must stay: what these tables, and all that may share
+// files with them, lead to.
 func (e *eraser) reached(ctx context.Context) (map[string]bool, error) {
 	out := map[string]bool{}
-	for _, t := range e.tables {
-		if err := t.reachKeys(ctx, out); err != nil {
+	for i, t := range e.tables {
+		keys, err := map[string]bool(nil), error(nil)
+		if i == 0 { // all that share with one share with each other
+			keys, _, err = e.d.reached(ctx, t.id)
+		} else if keys, err = e.d.staged(ctx, t.id); err == nil {
+			err = t.reachKeys(ctx, keys)
+		}
+		if err != nil {
 			return nil, err
 		}
+		maps.Copy(out, keys)
 	}
 	return out, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/apache/arrow-go/v18/parquet/file"
 	"github.com/apache/arrow-go/v18/parquet/pqarrow"
 	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
 	"github.com/google/uuid"
 
 	"github.com/thermocline/thermocline/dataset"
@@ -458,5 +459,118 @@ func TestEraseKeepsColumnsAndDeletes(t *testing.T) {
 				t.Errorf("offset %d has n = %d", offsets[i], n)
 			}
 		}
+	}
+}
+
+// TestEraseFromBranches: tables that share files lose the rows together, share the
+// new files as they did the old ones, also when the first try was cut short, and
+// nobody can make another one from what is about to go.
+func TestEraseFromBranches(t *testing.T) {
+	t.Parallel()
+	for _, cut := range []bool{false, true} {
+		e := newMemEnv(t)
+		e.create(people())
+		for i := range record.Offset(3) {
+			e.addPeople(dataset.Parquet, 20*i, 20*i+20)
+		}
+		fork := &env{t: t, store: e.store, pointers: e.pointers, d: e.d, id: uuid.NewString()}
+		at, err := e.load().Fork(t.Context(), dataset.ForkOptions{ID: fork.id, Marker: marker(60)})
+		if err == nil {
+			err = e.pointers.CreateTablePointer(t.Context(), fork.id, at)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		fork.addPeople(dataset.Parquet, 60, 80)
+		before, forkBefore := e.load(), fork.load()
+		o := e.eraseOptions(fork.id)
+		if cut {
+			// The second table is not reached.
+			ctx, cancel := context.WithCancel(t.Context())
+			swaps := 0
+			e.pointers.beforeSwap = func(string, string, string) error {
+				if swaps++; swaps == 2 {
+					cancel()
+					return context.Canceled
+				}
+				return nil
+			}
+			if _, err := e.d.Erase(ctx, o); err == nil {
+				t.Fatal("not cut short")
+			}
+			cancel()
+			e.pointers.beforeSwap = nil
+			if len(e.holding(theErased)) == 0 {
+				t.Fatal("the first try did it all")
+			}
+		}
+		o.Progress = func(p dataset.EraseProgress) {
+			if p.Phase != "commit" {
+				return
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			defer cancel()
+			if end, err := e.d.Share(ctx); err == nil {
+				end()
+				t.Error("a table could be forked")
+			}
+		}
+		out, err := e.d.Erase(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found := e.holding(theErased); len(found) > 0 {
+			t.Errorf("cut %v: %v still hold the value", cut, found)
+		}
+		if !cut && (out.Tables[0].Rows != 8 || out.Tables[1].Rows != 6) {
+			t.Errorf("%+v", out)
+		}
+		e.wantErased(before, e.load())
+		fork.wantErased(forkBefore, fork.load())
+		shared := 0
+		for _, f := range e.files(e.load()) {
+			if slices.ContainsFunc(fork.files(fork.load()), func(o dataset.FileInfo) bool { return o.Path == f.Path }) {
+				shared++
+			}
+		}
+		if shared != 3 {
+			t.Errorf("cut %v: %d files are shared", cut, shared)
+		}
+	}
+}
+
+// TestErasedStaysErased: an engine that had loaded the table before cannot bring
+// back old manifests or files, and one that loads it again goes on.
+func TestErasedStaysErased(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(*table.Transaction) error{
+		"append": func(tx *table.Transaction) error { return tx.AppendTable(t.Context(), plainRows(7), 10, nil) },
+		"rewrite": func(tx *table.Transaction) error {
+			return tx.Delete(t.Context(), iceberg.LessThan(iceberg.Reference("n"), int64(20)), nil)
+		},
+	} {
+		e := newMemEnv(t)
+		e.create(numbers())
+		for i := range record.Offset(3) {
+			e.addNumbers(10*i, 10*i+10)
+		}
+		g := e.engine()
+		tx := g.tx()
+		if err := prepare(tx); err != nil {
+			t.Fatal(err)
+		}
+		o := e.eraseOptions()
+		o.Where, o.Grace = where(t, "n IN (50, 150)"), time.Hour
+		if _, err := e.d.Erase(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.commit(tx); !errors.Is(err, record.ErrConflict) {
+			t.Errorf("%s: a commit on the version before: %v", name, err)
+		}
+		e.wantNumbers(30, []int64{50, 150}, nil)
+		if err := e.engine().append(7); err != nil {
+			t.Errorf("%s: loaded again: %v", name, err)
+		}
+		e.wantNumbers(30, []int64{50, 150}, []int64{7})
 	}
 }

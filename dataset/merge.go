@@ -132,6 +132,11 @@ func (d *Datasets) Merge(ctx context.Context, source, target string, o MergeOpti
 	if source == target {
 		return fail(fmt.Errorf("a branch is not merged into itself: %w", record.ErrInvalid))
 	}
+	end, err := d.Share(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	defer end()
 	from, err := d.Load(ctx, source)
 	if err != nil {
 		return fail(err)

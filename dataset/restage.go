@@ -52,6 +52,9 @@ func (w *stagingWork) restage(ctx context.Context, s, onto *table.Snapshot) erro
 	}
 	w.snapshotID = s.SnapshotID
 	r := restaging{w: w, s: s, base: byPath(base), now: byPath(now), theirs: byPath(theirs)}
+	if err := r.notErased(ctx); err != nil {
+		return fmt.Errorf("snapshot %d of table %s: %w", s.SnapshotID, w.base.id, err)
+	}
 	if err := r.conflicts(ctx, onto); err != nil {
 		return fmt.Errorf("snapshot %d of table %s: %w", s.SnapshotID, w.base.id, err)
 	}
