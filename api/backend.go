@@ -379,6 +379,6 @@ type MaintenanceFigures struct {
 	Failures                           int64 // of all three
 	ReplacedFiles, WrittenFiles        int64 // by compactions
 	ReplacedBytes, WrittenBytes        int64
-	ExpiredSnapshots                   int64
+	ExpiredSnapshots, ExpiredBranches  int64
 	DeletedFiles, DeletedBytes         int64
 }

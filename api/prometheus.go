@@ -111,6 +111,7 @@ var maintenanceFigures = []struct {
 	{desc("maintenance_written_files_total", "Files that compaction wrote."), func(f *MaintenanceFigures) int64 { return f.WrittenFiles }},
 	{desc("maintenance_written_bytes_total", "Bytes of the files that compaction wrote."), func(f *MaintenanceFigures) int64 { return f.WrittenBytes }},
 	{desc("maintenance_expired_snapshots_total", "Snapshots that were dropped."), func(f *MaintenanceFigures) int64 { return f.ExpiredSnapshots }},
+	{desc("maintenance_expired_branches_total", "Branches that were deleted because nothing had changed them for the time of their policy."), func(f *MaintenanceFigures) int64 { return f.ExpiredBranches }},
 	{desc("maintenance_deleted_files_total", "Unreached files that were deleted."), func(f *MaintenanceFigures) int64 { return f.DeletedFiles }},
 	{desc("maintenance_deleted_bytes_total", "Bytes of the unreached files that were deleted."), func(f *MaintenanceFigures) int64 { return f.DeletedBytes }},
 }

@@ -30,9 +30,9 @@ type Policy struct {
 // Limits of Policy.
 const (
 	MinSnapshotAge   = time.Minute
-	MinExpireAfter   = time.Minute
+	MinExpireAfter   = time.Second
 	MaxPolicyAge     = 100 * 365 * 24 * time.Hour
-	MaxKeptSnapshots = 10_000
+	MaxKeptSnapshots = 1000
 )
 
 // Validate checks every part. Main never expires; that is checked where a branch
@@ -120,4 +120,32 @@ func (c *Catalog) SetPolicy(ctx context.Context, id BranchID, expected int64, p 
 		return Branch{}, err
 	}
 	return b, nil
+}
+
+// ExpiringBranches lists the branches of all streams and datasets that expire, with
+// what they belong to, by id, those after the given one (0: from the first), at most
+// limit (see DefaultPage).
+func (c *Catalog) ExpiringBranches(ctx context.Context, after BranchID, limit int) (all []StreamBranch, err error) {
+	scan := func(row scanner) (StreamBranch, error) {
+		var s streamRow
+		var b branchRow
+		if err := row.Scan(append(s.dest(), b.dest()...)...); err != nil {
+			return StreamBranch{}, err
+		}
+		out, err := b.branch()
+		return StreamBranch{s.stream(), out}, err
+	}
+	err = c.read(ctx, "list branches that expire", func(ctx context.Context, db *sql.DB) error {
+		all, err = collect(ctx, db, scan, `SELECT `+streamColumns+`, `+branchColumns+` FROM branches b
+			JOIN streams s ON s.id = b.stream_id JOIN views v ON v.branch_id = b.id AND v.state = 'ACTIVE'
+			WHERE b.policy LIKE '%"expireAfterNanos":%' AND b.id > $1 ORDER BY b.id LIMIT $2`, after, pageLimit(limit))
+		return err
+	})
+	return all, err
+}
+
+// StreamBranch is a branch with the stream, or dataset, that it belongs to.
+type StreamBranch struct {
+	Stream Stream
+	Branch Branch
 }

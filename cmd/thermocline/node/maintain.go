@@ -36,6 +36,9 @@ func (m maintainer) Expire(ctx context.Context, stream, branch string, q api.Exp
 	if q.OlderThan != nil {
 		o.MaxAge = max(*q.OlderThan, 1) // 0 would mean the default
 	}
+	if q.OlderThan == nil {
+		o = retention(st.Branch.Policy, o)
+	}
 	out, err := m.n.upkeep.expire(ctx, st.Branch.TableUUID, o)
 	if err != nil {
 		return api.Expiry{}, fmt.Errorf("expire snapshots of %s: %w", st.Name(), err)

@@ -86,6 +86,7 @@ func (u *upkeep) run(ctx context.Context) error {
 	})
 	loops.Go(func() {
 		walkEvery(ctx, u.o.ExpireEvery, func() {
+			u.expireBranches(ctx)
 			u.walk(ctx, turn, func(st *branch.State) { u.expireDue(ctx, st) })
 		})
 	})
@@ -188,7 +189,7 @@ func (u *upkeep) compactDue(ctx context.Context, st *branch.State, seen map[cata
 // expireDue expires and then collects, so that what expiry leaves is on the
 // collection's list at once.
 func (u *upkeep) expireDue(ctx context.Context, st *branch.State) {
-	e, err := u.expire(ctx, st.Branch.TableUUID, dataset.ExpireOptions{MaxAge: u.o.MaxAge})
+	e, err := u.expire(ctx, st.Branch.TableUUID, retention(st.Branch.Policy, dataset.ExpireOptions{MaxAge: u.o.MaxAge}))
 	if err == nil {
 		var c dataset.Collection
 		c, err = u.collect(ctx, st.Branch.TableUUID, dataset.CollectOptions{Grace: u.o.Grace})
