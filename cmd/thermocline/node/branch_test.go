@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -429,18 +430,23 @@ func TestFilesOfBranchesAreCollected(t *testing.T) {
 // emptyTrash looks at all of the trash once, as the directory does.
 func (w *world) emptyTrash(grace time.Duration) {
 	w.t.Helper()
-	due, err := w.node.catalog.TrashDue(w.t.Context(), time.Now().Add(1000*time.Hour), catalog.MaxPage)
-	if err != nil {
+	if _, err := w.purge(w.t.Context(), grace); err != nil {
 		w.t.Fatal(err)
 	}
-	for _, e := range due {
-		left, err := w.node.datasets.Purge(w.t.Context(), e.TableUUID, grace)
-		if err == nil && left == 0 {
-			err = w.node.catalog.RemoveTrash(w.t.Context(), e.ID)
-		}
-		if err != nil {
-			w.t.Fatal(err)
-		}
-	}
 	time.Sleep(2 * time.Millisecond)
+}
+
+func (w *world) purge(ctx context.Context, grace time.Duration) (left int, err error) {
+	due, err := w.node.catalog.TrashDue(ctx, time.Now().Add(1000*time.Hour), catalog.MaxPage)
+	for _, e := range due {
+		if err != nil {
+			return left, err
+		}
+		var n int
+		if n, err = w.node.datasets.Purge(ctx, e.TableUUID, grace); err == nil && n == 0 {
+			err = w.node.catalog.RemoveTrash(ctx, e.ID)
+		}
+		left += n
+	}
+	return left, err
 }
