@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
@@ -47,6 +48,17 @@ func (u *Updates) Creates() bool {
 func (u *Updates) ChangesSchema() bool {
 	for _, p := range u.updates {
 		if p.Action == table.UpdateAddSchema || p.Action == table.UpdateSetCurrentSchema {
+			return true
+		}
+	}
+	return false
+}
+
+// ChangesProperty tells whether the change sets or removes a property of the table.
+func (u *Updates) ChangesProperty(key string) bool {
+	for _, p := range u.updates {
+		if _, set := p.Set[key]; (set && p.Action == table.UpdateSetProperties) ||
+			(p.Action == table.UpdateRemoveProperties && slices.Contains(p.Removals, key)) {
 			return true
 		}
 	}

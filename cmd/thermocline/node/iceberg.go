@@ -30,8 +30,39 @@ func (t tables) find(ctx context.Context, r iceberg.Ref) (catalog.Stream, catalo
 
 // shown is a table as clients see it. Field ids are counted over all branches, so
 // that the files of one can be added to another.
-func shown(s catalog.Stream, t *dataset.Table) iceberg.Table {
-	return iceberg.Table{MetadataLocation: t.MetadataLocation(), Metadata: t.Metadata(), LastFieldID: s.NextFieldID - 1}
+func shown(s catalog.Stream, t *dataset.Table, kept bool) iceberg.Table {
+	out := iceberg.Table{MetadataLocation: t.MetadataLocation(), Metadata: t.Metadata(), LastFieldID: s.NextFieldID - 1}
+	if kept {
+		out.Properties = map[string]string{gcEnabled: "false"}
+	}
+	return out
+}
+
+// gcEnabled is the table property that keeps engines from deleting files. When they
+// expire snapshots, remove orphans or purge a table, Spark and others delete the
+// files themselves, past the server, which other branches and running reads may need.
+const gcEnabled = "gc.enabled"
+
+// keepsFiles tells whether only the server may delete files of the table: a
+// stream's, and those of a dataset with more than one branch.
+func (t tables) keepsFiles(ctx context.Context, s catalog.Stream) (bool, error) {
+	if s.Kind == catalog.KindStream {
+		return true, nil
+	}
+	branches, err := t.n.catalog.Branches(ctx, s.ID, 0, 2)
+	return len(branches) > 1, err
+}
+
+// checkUpdates refuses a change that would let engines delete files.
+func (t tables) checkUpdates(ctx context.Context, r iceberg.Ref, s catalog.Stream, u *dataset.Updates) (kept bool, err error) {
+	kept, err = t.keepsFiles(ctx, s)
+	if err == nil && kept && u.ChangesProperty(gcEnabled) {
+		err = fmt.Errorf("the property %s is false and stays, because branches and readers share files; use: thermocline dataset expire, thermocline dataset gc: %w", gcEnabled, record.ErrInvalid)
+	}
+	if err != nil {
+		err = fmt.Errorf("commit to %s: %w", r, err)
+	}
+	return kept, err
 }
 
 func (t tables) Table(ctx context.Context, r iceberg.Ref, fresh bool) (iceberg.Table, error) {
@@ -56,11 +87,19 @@ func (t tables) Table(ctx context.Context, r iceberg.Ref, fresh bool) (iceberg.T
 	if err != nil {
 		return iceberg.Table{}, fmt.Errorf("table %s: %w", r, err)
 	}
-	return shown(s, loaded), nil
+	kept, err := t.keepsFiles(ctx, s)
+	if err != nil {
+		return iceberg.Table{}, fmt.Errorf("table %s: %w", r, err)
+	}
+	return shown(s, loaded, kept), nil
 }
 
 func (t tables) Commit(ctx context.Context, r iceberg.Ref, u *dataset.Updates) (iceberg.Table, error) {
 	s, b, err := t.find(ctx, r)
+	if err != nil {
+		return iceberg.Table{}, err
+	}
+	kept, err := t.checkUpdates(ctx, r, s, u)
 	if err != nil {
 		return iceberg.Table{}, err
 	}
@@ -73,7 +112,7 @@ func (t tables) Commit(ctx context.Context, r iceberg.Ref, u *dataset.Updates) (
 			return iceberg.Table{}, fmt.Errorf("commit to %s: it is made, but: %w: %w", r, dataset.ErrOutcomeUnknown, err)
 		}
 	}
-	return shown(s, next), nil
+	return shown(s, next, kept), nil
 }
 
 // options say what may become of a table: a stream's is guarded, and its schema is
@@ -307,6 +346,9 @@ func (t tables) CommitAll(ctx context.Context, changes []iceberg.Change) error {
 		}
 		s, b, err := t.find(ctx, c.Ref)
 		if err != nil {
+			return err
+		}
+		if _, err := t.checkUpdates(ctx, c.Ref, s, c.Updates); err != nil {
 			return err
 		}
 		all[i] = dataset.TableUpdates{ID: b.TableUUID, Updates: c.Updates, Options: t.options(ctx, s, b)}
