@@ -32,6 +32,7 @@ type Backend struct {
 	Archiver    Archiver
 	Datasets    Datasets
 	Maintainer  Maintainer
+	Merger      Merger
 	Figures     Figures
 	Verifier    Verifier
 	Iceberg     iceberg.Catalog

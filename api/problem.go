@@ -12,6 +12,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/thermocline/thermocline/api/rest"
+	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
@@ -69,6 +70,7 @@ func problemOf(err error, requestID string) (p rest.Problem, retryAfter int) {
 	}
 	var own *problemError
 	var rejected *writer.RejectedError
+	var conflicts *dataset.Conflicts
 	switch {
 	case errors.As(err, &own):
 		p.Status, p.Code, p.Detail = own.status, own.code, err.Error()
@@ -76,6 +78,10 @@ func problemOf(err error, requestID string) (p rest.Problem, retryAfter int) {
 		p.Status, p.Code, p.Detail = http.StatusUnprocessableEntity, "ROWS_REJECTED", err.Error()
 		rows := rowErrors(rejected.Rows)
 		p.Errors, p.ErrorCount = &rows, &rejected.Total
+	case errors.As(err, &conflicts):
+		p.Status, p.Code, p.Detail = http.StatusConflict, "MERGE_CONFLICT", err.Error()
+		list := toConflicts(conflicts.List)
+		p.Conflicts, p.ConflictCount = &list, &conflicts.Count
 	case errors.Is(err, context.Canceled):
 		p.Status, p.Code, p.Detail = statusClientGone, "CLIENT_GONE", "the client went before the answer"
 	default:

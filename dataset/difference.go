@@ -84,6 +84,7 @@ type piece struct {
 	was   []int64 // positions that were deleted in the common ancestors
 	gone  []int64 // those that are deleted on the branch
 	bases int     // of a lost one, how many common ancestors have it
+	both  bool    // of a thinned one
 }
 
 func (p *piece) path() string { return p.entry.DataFile().FilePath() }
@@ -185,7 +186,7 @@ func (s *side) findThinned(ctx context.Context, base retained, before, now delet
 	for path, was := range old {
 		p := s.thinned[path]
 		if p == nil {
-			p = &piece{entry: head[path], gone: now.of(head[path])}
+			p = &piece{entry: head[path], both: true, gone: now.of(head[path])}
 			s.thinned[path] = p
 		}
 		p.was = union(p.was, before.of(was))

@@ -2,7 +2,6 @@ package dataset
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -138,51 +137,4 @@ func (i *identities) read(ctx context.Context, e iceberg.ManifestEntry, visit fu
 		}
 	}
 	return nil
-}
-
-// sameRows tells whether a side has the rows of the common ancestor: it did
-// nothing, or only compacted.
-func (s *side) sameRows(ctx context.Context, ids *identities) (bool, error) {
-	rows, delta := [2][]rowRange{}, int64(0)
-	collect := func(into int, p *piece, gone []int64) error {
-		r, err := ids.of(ctx, p.entry, gone)
-		rows[into] = append(rows[into], r...)
-		return err
-	}
-	for _, pieces := range []map[string]*piece{s.gained, s.lost, s.thinned} {
-		for _, p := range pieces {
-			if !published(p.entry.DataFile()) {
-				return false, nil
-			}
-		}
-	}
-	for _, p := range s.gained {
-		delta += p.entry.DataFile().Count() - int64(len(p.gone))
-	}
-	for _, p := range s.lost {
-		delta -= p.entry.DataFile().Count() - int64(len(p.was))
-	}
-	for _, p := range s.thinned {
-		delta -= int64(len(p.gone) - len(p.was))
-	}
-	if delta != 0 {
-		return false, nil
-	}
-	for _, p := range s.gained {
-		if err := collect(0, p, p.gone); err != nil {
-			return false, err
-		}
-	}
-	for _, p := range s.lost {
-		if err := collect(1, p, p.was); err != nil {
-			return false, err
-		}
-	}
-	for _, p := range s.thinned {
-		if err := errors.Join(collect(0, p, p.gone), collect(1, p, p.was)); err != nil {
-			return false, err
-		}
-	}
-	now, before := newRowSet(rows[0]), newRowSet(rows[1])
-	return len(now.minus(before))+len(before.minus(now)) == 0, nil
 }

@@ -32,9 +32,9 @@ type MergeOptions struct {
 	// DryRun tells what would be done, conflicts included, and does nothing.
 	DryRun bool
 	// Schema, if set, is asked on each attempt for the schema that the target is
-	// to have: whoever keeps schemas outside of the table has merged them before.
-	// Nil: the tables' schemas are merged.
-	Schema func(ctx context.Context) (*schema.Schema, error)
+	// to have, and for what stands against it: whoever keeps schemas outside of
+	// the table merges them before. Nil: the tables' schemas are merged.
+	Schema func(ctx context.Context) (*schema.Schema, []Conflict, error)
 }
 
 // Conflict is why a merge cannot be.

@@ -1,6 +1,7 @@
 package dataset_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -35,7 +36,7 @@ func TestMergeModel(t *testing.T) {
 		m := newMergeModel(t, r)
 		r.Repeat(map[string]func(*rapid.T){
 			"archive": m.archive, "append": m.append, "rewrite": m.rewrite, "delete": m.delete,
-			"compact": m.compact, "merge": m.merge, "merge again": m.merge, "": m.check,
+			"compact": m.compact, "compare": m.compare, "merge": m.merge, "merge again": m.merge, "": m.check,
 		})
 	})
 }
@@ -324,6 +325,58 @@ func (m *mergeModel) merge(r *rapid.T) {
 	m.check(r)
 	if want := int64(len(next)); got.AddedRows-got.RemovedRows != want-int64(len(before0)) {
 		r.Fatalf("merge %s into %s says %+v; it has %d rows, had %d", from.name, to.name, got, want, len(before0))
+	}
+}
+
+// compare compares two branches.
+func (m *mergeModel) compare(r *rapid.T) {
+	a, b := m.pick(r, "a"), m.pick(r, "b")
+	got, err := m.e.d.Compare(m.e.t.Context(), a.id, b.id, dataset.CompareOptions{Sample: dataset.MaxSample})
+	if err != nil {
+		r.Fatal(err)
+	}
+	row := func(s dataset.SampledRow, text []byte) modelRow {
+		var v struct {
+			N int64 `json:"n"`
+		}
+		if err := json.Unmarshal(text, &v); err != nil {
+			r.Fatal(err)
+		}
+		return modelRow{int32(s.View), int32(s.Partition), int64(s.Offset), v.N}
+	}
+	now, was := rowsOf{}, rowsOf{}
+	for _, s := range got.Rows.Added {
+		now[row(s, s.Row)] = true
+	}
+	for _, s := range got.Rows.Removed {
+		was[row(s, s.Row)] = true
+	}
+	for _, c := range got.Rows.Changed {
+		was[row(c.Was, c.Was.Row)] = true
+		now[row(c.Was, c.Now)] = true
+	}
+	less := func(x, y rowsOf) rowsOf {
+		out := maps.Clone(x)
+		for row := range y {
+			delete(out, row)
+		}
+		return out
+	}
+	if want := less(b.now.rows, a.now.rows); !got.Rows.Whole || !maps.Equal(now, want) {
+		r.Fatalf("from %s to %s (whole: %v) rows come: %s", a.name, b.name, got.Rows.Whole, diffRows(now, want))
+	}
+	if want := less(a.now.rows, b.now.rows); !maps.Equal(was, want) {
+		r.Fatalf("from %s to %s rows go: %s", a.name, b.name, diffRows(was, want))
+	}
+	if bases, _, _ := m.bases(a, b); len(bases) == 1 && len(got.Bases) == 1 {
+		for _, x := range []struct {
+			side dataset.ComparedSide
+			b    *mergeBranch
+		}{{got.A, a}, {got.B, b}} {
+			if n := x.side.AddedRows - x.side.RemovedRows; n != int64(len(x.b.now.rows)-len(bases[0].rows)) {
+				r.Fatalf("%s: %+v, has %d rows, the common ancestor %d", x.b.name, x.side, len(x.b.now.rows), len(bases[0].rows))
+			}
+		}
 	}
 }
 

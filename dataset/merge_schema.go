@@ -29,11 +29,13 @@ func (m *merger) baseSchema() *iceberg.Schema {
 func (m *merger) mergeSchema(ctx context.Context) error {
 	now := m.target.Schema()
 	var next *iceberg.Schema
+	var faults []Conflict
 	if m.o.Schema != nil {
-		s, err := m.o.Schema(ctx)
+		s, conflicts, err := m.o.Schema(ctx)
 		if err != nil {
 			return err
 		}
+		faults = conflicts
 		if next, err = icebergSchema(s); err != nil {
 			return err
 		}
@@ -43,11 +45,10 @@ func (m *merger) mergeSchema(ctx context.Context) error {
 			// The source's counts, where both changed.
 			base = now
 		}
-		var faults []Conflict
 		next, faults = MergeSchemas(base, m.source.Schema(), now)
-		for _, f := range faults {
-			m.conflicts.add(f)
-		}
+	}
+	for _, f := range faults {
+		m.conflicts.add(f)
 	}
 	if next.Equals(now) {
 		return nil

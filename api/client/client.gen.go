@@ -127,6 +127,27 @@ func (e HealthStatus) Valid() bool {
 	}
 }
 
+// Defines values for MergeStrategy.
+const (
+	MergeStrategyFASTFORWARD MergeStrategy = "fast-forward"
+	MergeStrategyREPLACE     MergeStrategy = "replace"
+	MergeStrategyREPLAY      MergeStrategy = "replay"
+)
+
+// Valid indicates whether the value is a known member of the MergeStrategy enum.
+func (e MergeStrategy) Valid() bool {
+	switch e {
+	case MergeStrategyFASTFORWARD:
+		return true
+	case MergeStrategyREPLACE:
+		return true
+	case MergeStrategyREPLAY:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StreamType.
 const (
 	StreamTypeHIGHTHROUGHPUT StreamType = "HIGH_THROUGHPUT"
@@ -424,6 +445,33 @@ type Branch struct {
 	View int32 `json:"view"`
 }
 
+// BranchComparison defines model for BranchComparison.
+type BranchComparison struct {
+	// Added Rows that only `other` has
+	Added []ComparedRow `json:"added"`
+
+	// Bases The snapshots that both come from. None: it has expired; then each side has what the other has not.
+	Bases []ComparisonBase `json:"bases"`
+
+	// Branch What a branch did since the common snapshot. A row that was rewritten was removed and added.
+	Branch ComparedBranch `json:"branch"`
+
+	// Changed Rows that both have, with other values
+	Changed []ComparedRow `json:"changed"`
+
+	// Other What a branch did since the common snapshot. A row that was rewritten was removed and added.
+	Other ComparedBranch `json:"other"`
+
+	// Removed Rows that only `branch` has
+	Removed []ComparedRow `json:"removed"`
+
+	// Schema What leads from the schema of `branch` to that of `other`
+	Schema []SchemaChange `json:"schema"`
+
+	// Whole The rows shown are all that differ
+	Whole bool `json:"whole"`
+}
+
 // BranchDetail defines model for BranchDetail.
 type BranchDetail struct {
 	// ChangedAt Last change of settings, schema, view or policy
@@ -589,6 +637,38 @@ type CompactResult struct {
 
 	// WrittenFiles Files that took their place
 	WrittenFiles int `json:"writtenFiles"`
+}
+
+// ComparedBranch What a branch did since the common snapshot. A row that was rewritten was removed and added.
+type ComparedBranch struct {
+	AddedFiles   int64 `json:"addedFiles"`
+	AddedRows    int64 `json:"addedRows"`
+	RemovedFiles int64 `json:"removedFiles"`
+	RemovedRows  int64 `json:"removedRows"`
+
+	// Snapshot Its newest; absent: it has none
+	Snapshot *string `json:"snapshot,omitempty"`
+}
+
+// ComparedRow defines model for ComparedRow.
+type ComparedRow struct {
+	Offset    *int64 `json:"offset,omitempty"`
+	Partition *int32 `json:"partition,omitempty"`
+
+	// Row The row, under the schema of `other`
+	Row json.RawMessage `json:"row"`
+
+	// View Absent, with partition and offset: a row without identity
+	View *int32 `json:"view,omitempty"`
+
+	// Was The row as `branch` has it, if it was changed
+	Was *json.RawMessage `json:"was,omitempty"`
+}
+
+// ComparisonBase defines model for ComparisonBase.
+type ComparisonBase struct {
+	CommittedAt time.Time `json:"committedAt"`
+	Snapshot    string    `json:"snapshot"`
 }
 
 // Consistency defines model for Consistency.
@@ -798,6 +878,71 @@ type LogMetrics struct {
 	SyncSeconds Histogram `json:"syncSeconds"`
 }
 
+// MergeBranch defines model for MergeBranch.
+type MergeBranch struct {
+	// DryRun Tell what would be done, and conflicts, and do nothing
+	DryRun *bool  `json:"dryRun,omitempty"`
+	Into   string `json:"into"`
+
+	// Strategy `fast-forward`: `into` did nothing since, and becomes what the branch is. `replay`: the files that the branch gained are
+	// added to `into`, and what it lost goes. `replace`: `into` becomes what the branch is, whatever it was; refused where it is
+	// protected. Without one: `fast-forward` where it is possible, else `replay`.
+	Strategy *MergeStrategy `json:"strategy,omitempty"`
+}
+
+// MergeConflict defines model for MergeConflict.
+type MergeConflict struct {
+	// Path The data file or field that it is about
+	Path   *string `json:"path,omitempty"`
+	Reason string  `json:"reason"`
+	Remedy *string `json:"remedy,omitempty"`
+
+	// Rows How many rows both sides changed, as far as is known
+	Rows int64 `json:"rows"`
+}
+
+// MergeResult defines model for MergeResult.
+type MergeResult struct {
+	AddedFiles int64 `json:"addedFiles"`
+	AddedRows  int64 `json:"addedRows"`
+
+	// Bases Ids of the snapshots that both branches come from; several after merges that crossed
+	Bases         []string `json:"bases"`
+	ConflictCount int      `json:"conflictCount"`
+
+	// Conflicts The first 100; of a dry run only
+	Conflicts []MergeConflict `json:"conflicts"`
+	DryRun    bool            `json:"dryRun"`
+
+	// LeftOutFiles Files of which `into` has all rows already
+	LeftOutFiles int64 `json:"leftOutFiles"`
+	LeftOutRows  int64 `json:"leftOutRows"`
+	RemovedFiles int64 `json:"removedFiles"`
+	RemovedRows  int64 `json:"removedRows"`
+
+	// Schema Changes of the schema of `into`
+	Schema []SchemaChange `json:"schema"`
+
+	// Snapshot The new snapshot of `into`; absent where none was made
+	Snapshot *string `json:"snapshot,omitempty"`
+
+	// SourceSnapshot The snapshot that was merged; absent: the branch has none
+	SourceSnapshot *string `json:"sourceSnapshot,omitempty"`
+
+	// Strategy `fast-forward`: `into` did nothing since, and becomes what the branch is. `replay`: the files that the branch gained are
+	// added to `into`, and what it lost goes. `replace`: `into` becomes what the branch is, whatever it was; refused where it is
+	// protected. Without one: `fast-forward` where it is possible, else `replay`.
+	Strategy MergeStrategy `json:"strategy"`
+
+	// UpToDate There was nothing to bring
+	UpToDate bool `json:"upToDate"`
+}
+
+// MergeStrategy `fast-forward`: `into` did nothing since, and becomes what the branch is. `replay`: the files that the branch gained are
+// added to `into`, and what it lost goes. `replace`: `into` becomes what the branch is, whatever it was; refused where it is
+// protected. Without one: `fast-forward` where it is possible, else `replay`.
+type MergeStrategy string
+
 // MetadataLocation The table's current metadata file, which is what Iceberg engines load
 //
 // Example: file:///var/lib/thermocline/warehouse/0c7a/metadata/00002-9f1e.metadata.json
@@ -841,6 +986,12 @@ type PartitionOffsets struct {
 type Problem struct {
 	// Code Stable, for programs
 	Code string `json:"code"`
+
+	// ConflictCount How many conflicts forbid a merge
+	ConflictCount *int `json:"conflictCount,omitempty"`
+
+	// Conflicts The first 100 of them
+	Conflicts *[]MergeConflict `json:"conflicts,omitempty"`
 
 	// Detail What failed, on which object, and what helps
 	Detail string `json:"detail"`
@@ -950,6 +1101,18 @@ type RowsBody1 struct {
 //
 // Example: {"fields":[{"name":"id","nullable":false,"type":"STRING"},{"name":"price","precision":12,"scale":2,"type":"DECIMAL"},{"element":{"nullable":false,"type":"STRING"},"name":"tags","type":"ARRAY"},{"name":"labels","type":"MAP","value":{"type":"LONG"}},{"fields":[{"name":"latitude","type":"DOUBLE"},{"name":"longitude","type":"DOUBLE"}],"name":"location","type":"STRUCT"}]}
 type Schema = json.RawMessage
+
+// SchemaChange defines model for SchemaChange.
+type SchemaChange struct {
+	From *string `json:"from,omitempty"`
+
+	// Kind added, dropped, renamed, retyped, nullability, default, doc or reordered
+	Kind string `json:"kind"`
+
+	// Path The field; empty for the row
+	Path string  `json:"path"`
+	To   *string `json:"to,omitempty"`
+}
 
 // SchemaVersion defines model for SchemaVersion.
 type SchemaVersion struct {
@@ -1333,6 +1496,15 @@ type DeleteBranchParams struct {
 	DeleteSubscribers *bool `form:"deleteSubscribers,omitempty" json:"deleteSubscribers,omitempty"`
 }
 
+// CompareBranchesParams defines parameters for CompareBranches.
+type CompareBranchesParams struct {
+	// Sample How many rows of each kind to show
+	Sample *int `form:"sample,omitempty" json:"sample,omitempty"`
+
+	// Archive Archive both branches first, so that every acknowledged row counts; otherwise what is archived does
+	Archive *bool `form:"archive,omitempty" json:"archive,omitempty"`
+}
+
 // ReadRowsParams defines parameters for ReadRows.
 type ReadRowsParams struct {
 	// Format Output format; goes before Accept
@@ -1549,6 +1721,9 @@ type CreateBranchJSONRequestBody = CreateBranch
 
 // UpdateBranchPolicyJSONRequestBody defines body for UpdateBranchPolicy for application/json ContentType.
 type UpdateBranchPolicyJSONRequestBody = BranchPolicyPatch
+
+// MergeBranchJSONRequestBody defines body for MergeBranch for application/json ContentType.
+type MergeBranchJSONRequestBody = MergeBranch
 
 // ResetBranchJSONRequestBody defines body for ResetBranch for application/json ContentType.
 type ResetBranchJSONRequestBody = ResetBranch
@@ -1896,6 +2071,41 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/archive (the `ArchiveNow` operationId).
 	ArchiveNow(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CompareBranches What two branches have each for themselves
+	//
+	// What each side did since they parted, or since one was merged into the other; how the schemas differ; and some of the rows
+	// in which `other` differs from `branch`: added, removed, or changed (the same row, by `_view`, `_partition_id` and
+	// `_offset`, with other values). Compaction is no change. Only files that the branches do not share are read.
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/compare/{other} (the `CompareBranches` operationId).
+	CompareBranches(ctx context.Context, stream StreamParameter, branch BranchParameter, other string, params *CompareBranchesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MergeBranchWithBody Merge a branch into another
+	//
+	// Brings what the branch got since it parted from `into`, or since it was merged last, with every row that was acknowledged
+	// before the call. Rows keep their identity, no data is copied, and rows that came before do not come again. Rows that the
+	// branch deleted or rewrote are deleted or rewritten in `into` too; what both sides did to the same rows is a conflict, as is
+	// a change of the schema that does not fit. Nothing is changed then, and the problem lists the conflicts. To repeat a request
+	// is safe.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/merge (the `MergeBranch` operationId).
+	MergeBranchWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MergeBranch Merge a branch into another
+	//
+	// Brings what the branch got since it parted from `into`, or since it was merged last, with every row that was acknowledged
+	// before the call. Rows keep their identity, no data is copied, and rows that came before do not come again. Rows that the
+	// branch deleted or rewrote are deleted or rewritten in `into` too; what both sides did to the same rows is a conflict, as is
+	// a change of the schema that does not fit. Nothing is changed then, and the problem lists the conflicts. To repeat a request
+	// is safe.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/merge (the `MergeBranch` operationId).
+	MergeBranch(ctx context.Context, stream StreamParameter, branch BranchParameter, body MergeBranchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetBranchMetrics Show the figures of a branch since the server began
 	//
@@ -2693,6 +2903,71 @@ func (c *Client) UpdateBranchPolicy(ctx context.Context, stream StreamParameter,
 // Corresponds with POST /v1/streams/{stream}/branches/{branch}/archive (the `ArchiveNow` operationId).
 func (c *Client) ArchiveNow(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewArchiveNowRequest(c.Server, stream, branch)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CompareBranches What two branches have each for themselves
+//
+// What each side did since they parted, or since one was merged into the other; how the schemas differ; and some of the rows
+// in which `other` differs from `branch`: added, removed, or changed (the same row, by `_view`, `_partition_id` and
+// `_offset`, with other values). Compaction is no change. Only files that the branches do not share are read.
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch}/compare/{other} (the `CompareBranches` operationId).
+func (c *Client) CompareBranches(ctx context.Context, stream StreamParameter, branch BranchParameter, other string, params *CompareBranchesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCompareBranchesRequest(c.Server, stream, branch, other, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MergeBranchWithBody Merge a branch into another
+//
+// Brings what the branch got since it parted from `into`, or since it was merged last, with every row that was acknowledged
+// before the call. Rows keep their identity, no data is copied, and rows that came before do not come again. Rows that the
+// branch deleted or rewrote are deleted or rewritten in `into` too; what both sides did to the same rows is a conflict, as is
+// a change of the schema that does not fit. Nothing is changed then, and the problem lists the conflicts. To repeat a request
+// is safe.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/merge (the `MergeBranch` operationId).
+func (c *Client) MergeBranchWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMergeBranchRequestWithBody(c.Server, stream, branch, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MergeBranch Merge a branch into another
+//
+// Brings what the branch got since it parted from `into`, or since it was merged last, with every row that was acknowledged
+// before the call. Rows keep their identity, no data is copied, and rows that came before do not come again. Rows that the
+// branch deleted or rewrote are deleted or rewritten in `into` too; what both sides did to the same rows is a conflict, as is
+// a change of the schema that does not fit. Nothing is changed then, and the problem lists the conflicts. To repeat a request
+// is safe.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/merge (the `MergeBranch` operationId).
+func (c *Client) MergeBranch(ctx context.Context, stream StreamParameter, branch BranchParameter, body MergeBranchJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMergeBranchRequest(c.Server, stream, branch, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4334,6 +4609,147 @@ func NewArchiveNowRequest(server string, stream StreamParameter, branch BranchPa
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewCompareBranchesRequest constructs an http.Request for the CompareBranches method
+func NewCompareBranchesRequest(server string, stream StreamParameter, branch BranchParameter, other string, params *CompareBranchesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "other", other, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s/compare/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Sample != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "sample", *params.Sample, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Archive != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "archive", *params.Archive, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewMergeBranchRequest calls the generic MergeBranch builder with application/json body
+func NewMergeBranchRequest(server string, stream StreamParameter, branch BranchParameter, body MergeBranchJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewMergeBranchRequestWithBody(server, stream, branch, "application/json", bodyReader)
+}
+
+// NewMergeBranchRequestWithBody constructs an http.Request for the MergeBranch method, with any body, and a specified content type
+func NewMergeBranchRequestWithBody(server string, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/streams/%s/branches/%s/merge", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -6418,6 +6834,43 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/archive (the `ArchiveNow` operationId).
 	ArchiveNowWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*ArchiveNowResponse, error)
 
+	// CompareBranchesWithResponse What two branches have each for themselves
+	//
+	// What each side did since they parted, or since one was merged into the other; how the schemas differ; and some of the rows
+	// in which `other` differs from `branch`: added, removed, or changed (the same row, by `_view`, `_partition_id` and
+	// `_offset`, with other values). Compaction is no change. Only files that the branches do not share are read.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/streams/{stream}/branches/{branch}/compare/{other} (the `CompareBranches` operationId).
+	CompareBranchesWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, other string, params *CompareBranchesParams, reqEditors ...RequestEditorFn) (*CompareBranchesResponse, error)
+
+	// MergeBranchWithBodyWithResponse Merge a branch into another
+	//
+	// Brings what the branch got since it parted from `into`, or since it was merged last, with every row that was acknowledged
+	// before the call. Rows keep their identity, no data is copied, and rows that came before do not come again. Rows that the
+	// branch deleted or rewrote are deleted or rewritten in `into` too; what both sides did to the same rows is a conflict, as is
+	// a change of the schema that does not fit. Nothing is changed then, and the problem lists the conflicts. To repeat a request
+	// is safe.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/merge (the `MergeBranch` operationId).
+	MergeBranchWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MergeBranchResponse, error)
+
+	// MergeBranchWithResponse Merge a branch into another
+	//
+	// Brings what the branch got since it parted from `into`, or since it was merged last, with every row that was acknowledged
+	// before the call. Rows keep their identity, no data is copied, and rows that came before do not come again. Rows that the
+	// branch deleted or rewrote are deleted or rewritten in `into` too; what both sides did to the same rows is a conflict, as is
+	// a change of the schema that does not fit. Nothing is changed then, and the problem lists the conflicts. To repeat a request
+	// is safe.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/streams/{stream}/branches/{branch}/merge (the `MergeBranch` operationId).
+	MergeBranchWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body MergeBranchJSONRequestBody, reqEditors ...RequestEditorFn) (*MergeBranchResponse, error)
+
 	// GetBranchMetricsWithResponse Show the figures of a branch since the server began
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -8185,6 +8638,144 @@ func (r ArchiveNowResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ArchiveNowResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CompareBranchesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BranchComparison
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CompareBranchesResponse) GetJSON200() *BranchComparison {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r CompareBranchesResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r CompareBranchesResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CompareBranchesResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CompareBranchesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CompareBranchesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CompareBranchesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CompareBranchesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type MergeBranchResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *MergeResult
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r MergeBranchResponse) GetJSON200() *MergeResult {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r MergeBranchResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r MergeBranchResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r MergeBranchResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r MergeBranchResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r MergeBranchResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r MergeBranchResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r MergeBranchResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MergeBranchResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MergeBranchResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10535,6 +11126,61 @@ func (c *ClientWithResponses) ArchiveNowWithResponse(ctx context.Context, stream
 	return ParseArchiveNowResponse(rsp)
 }
 
+// CompareBranchesWithResponse What two branches have each for themselves
+//
+// What each side did since they parted, or since one was merged into the other; how the schemas differ; and some of the rows
+// in which `other` differs from `branch`: added, removed, or changed (the same row, by `_view`, `_partition_id` and
+// `_offset`, with other values). Compaction is no change. Only files that the branches do not share are read.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/streams/{stream}/branches/{branch}/compare/{other} (the `CompareBranches` operationId).
+func (c *ClientWithResponses) CompareBranchesWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, other string, params *CompareBranchesParams, reqEditors ...RequestEditorFn) (*CompareBranchesResponse, error) {
+	rsp, err := c.CompareBranches(ctx, stream, branch, other, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCompareBranchesResponse(rsp)
+}
+
+// MergeBranchWithBodyWithResponse Merge a branch into another
+//
+// Brings what the branch got since it parted from `into`, or since it was merged last, with every row that was acknowledged
+// before the call. Rows keep their identity, no data is copied, and rows that came before do not come again. Rows that the
+// branch deleted or rewrote are deleted or rewritten in `into` too; what both sides did to the same rows is a conflict, as is
+// a change of the schema that does not fit. Nothing is changed then, and the problem lists the conflicts. To repeat a request
+// is safe.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/merge (the `MergeBranch` operationId).
+func (c *ClientWithResponses) MergeBranchWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MergeBranchResponse, error) {
+	rsp, err := c.MergeBranchWithBody(ctx, stream, branch, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMergeBranchResponse(rsp)
+}
+
+// MergeBranchWithResponse Merge a branch into another
+//
+// Brings what the branch got since it parted from `into`, or since it was merged last, with every row that was acknowledged
+// before the call. Rows keep their identity, no data is copied, and rows that came before do not come again. Rows that the
+// branch deleted or rewrote are deleted or rewritten in `into` too; what both sides did to the same rows is a conflict, as is
+// a change of the schema that does not fit. Nothing is changed then, and the problem lists the conflicts. To repeat a request
+// is safe.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/streams/{stream}/branches/{branch}/merge (the `MergeBranch` operationId).
+func (c *ClientWithResponses) MergeBranchWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body MergeBranchJSONRequestBody, reqEditors ...RequestEditorFn) (*MergeBranchResponse, error) {
+	rsp, err := c.MergeBranch(ctx, stream, branch, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMergeBranchResponse(rsp)
+}
+
 // GetBranchMetricsWithResponse Show the figures of a branch since the server began
 //
 // Returns a wrapper object for the known response body format(s).
@@ -12281,6 +12927,114 @@ func ParseArchiveNowResponse(rsp *http.Response) (*ArchiveNowResponse, error) {
 			headers.RetryAfter = &value
 		}
 		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseCompareBranchesResponse parses an HTTP response from a CompareBranchesWithResponse call
+func ParseCompareBranchesResponse(rsp *http.Response) (*CompareBranchesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CompareBranchesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BranchComparison
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseMergeBranchResponse parses an HTTP response from a MergeBranchWithResponse call
+func ParseMergeBranchResponse(rsp *http.Response) (*MergeBranchResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MergeBranchResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest MergeResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
 	}
 
 	return response, nil

@@ -121,6 +121,27 @@ func (e HealthStatus) Valid() bool {
 	}
 }
 
+// Defines values for MergeStrategy.
+const (
+	MergeStrategyFASTFORWARD MergeStrategy = "fast-forward"
+	MergeStrategyREPLACE     MergeStrategy = "replace"
+	MergeStrategyREPLAY      MergeStrategy = "replay"
+)
+
+// Valid indicates whether the value is a known member of the MergeStrategy enum.
+func (e MergeStrategy) Valid() bool {
+	switch e {
+	case MergeStrategyFASTFORWARD:
+		return true
+	case MergeStrategyREPLACE:
+		return true
+	case MergeStrategyREPLAY:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StreamType.
 const (
 	StreamTypeHIGHTHROUGHPUT StreamType = "HIGH_THROUGHPUT"
@@ -418,6 +439,33 @@ type Branch struct {
 	View int32 `json:"view"`
 }
 
+// BranchComparison defines model for BranchComparison.
+type BranchComparison struct {
+	// Added Rows that only `other` has
+	Added []ComparedRow `json:"added"`
+
+	// Bases The snapshots that both come from. None: it has expired; then each side has what the other has not.
+	Bases []ComparisonBase `json:"bases"`
+
+	// Branch What a branch did since the common snapshot. A row that was rewritten was removed and added.
+	Branch ComparedBranch `json:"branch"`
+
+	// Changed Rows that both have, with other values
+	Changed []ComparedRow `json:"changed"`
+
+	// Other What a branch did since the common snapshot. A row that was rewritten was removed and added.
+	Other ComparedBranch `json:"other"`
+
+	// Removed Rows that only `branch` has
+	Removed []ComparedRow `json:"removed"`
+
+	// Schema What leads from the schema of `branch` to that of `other`
+	Schema []SchemaChange `json:"schema"`
+
+	// Whole The rows shown are all that differ
+	Whole bool `json:"whole"`
+}
+
 // BranchDetail defines model for BranchDetail.
 type BranchDetail struct {
 	// ChangedAt Last change of settings, schema, view or policy
@@ -583,6 +631,38 @@ type CompactResult struct {
 
 	// WrittenFiles Files that took their place
 	WrittenFiles int `json:"writtenFiles"`
+}
+
+// ComparedBranch What a branch did since the common snapshot. A row that was rewritten was removed and added.
+type ComparedBranch struct {
+	AddedFiles   int64 `json:"addedFiles"`
+	AddedRows    int64 `json:"addedRows"`
+	RemovedFiles int64 `json:"removedFiles"`
+	RemovedRows  int64 `json:"removedRows"`
+
+	// Snapshot Its newest; absent: it has none
+	Snapshot *string `json:"snapshot,omitempty"`
+}
+
+// ComparedRow defines model for ComparedRow.
+type ComparedRow struct {
+	Offset    *int64 `json:"offset,omitempty"`
+	Partition *int32 `json:"partition,omitempty"`
+
+	// Row The row, under the schema of `other`
+	Row json.RawMessage `json:"row"`
+
+	// View Absent, with partition and offset: a row without identity
+	View *int32 `json:"view,omitempty"`
+
+	// Was The row as `branch` has it, if it was changed
+	Was *json.RawMessage `json:"was,omitempty"`
+}
+
+// ComparisonBase defines model for ComparisonBase.
+type ComparisonBase struct {
+	CommittedAt time.Time `json:"committedAt"`
+	Snapshot    string    `json:"snapshot"`
 }
 
 // Consistency defines model for Consistency.
@@ -792,6 +872,71 @@ type LogMetrics struct {
 	SyncSeconds Histogram `json:"syncSeconds"`
 }
 
+// MergeBranch defines model for MergeBranch.
+type MergeBranch struct {
+	// DryRun Tell what would be done, and conflicts, and do nothing
+	DryRun *bool  `json:"dryRun,omitempty"`
+	Into   string `json:"into"`
+
+	// Strategy `fast-forward`: `into` did nothing since, and becomes what the branch is. `replay`: the files that the branch gained are
+	// added to `into`, and what it lost goes. `replace`: `into` becomes what the branch is, whatever it was; refused where it is
+	// protected. Without one: `fast-forward` where it is possible, else `replay`.
+	Strategy *MergeStrategy `json:"strategy,omitempty"`
+}
+
+// MergeConflict defines model for MergeConflict.
+type MergeConflict struct {
+	// Path The data file or field that it is about
+	Path   *string `json:"path,omitempty"`
+	Reason string  `json:"reason"`
+	Remedy *string `json:"remedy,omitempty"`
+
+	// Rows How many rows both sides changed, as far as is known
+	Rows int64 `json:"rows"`
+}
+
+// MergeResult defines model for MergeResult.
+type MergeResult struct {
+	AddedFiles int64 `json:"addedFiles"`
+	AddedRows  int64 `json:"addedRows"`
+
+	// Bases Ids of the snapshots that both branches come from; several after merges that crossed
+	Bases         []string `json:"bases"`
+	ConflictCount int      `json:"conflictCount"`
+
+	// Conflicts The first 100; of a dry run only
+	Conflicts []MergeConflict `json:"conflicts"`
+	DryRun    bool            `json:"dryRun"`
+
+	// LeftOutFiles Files of which `into` has all rows already
+	LeftOutFiles int64 `json:"leftOutFiles"`
+	LeftOutRows  int64 `json:"leftOutRows"`
+	RemovedFiles int64 `json:"removedFiles"`
+	RemovedRows  int64 `json:"removedRows"`
+
+	// Schema Changes of the schema of `into`
+	Schema []SchemaChange `json:"schema"`
+
+	// Snapshot The new snapshot of `into`; absent where none was made
+	Snapshot *string `json:"snapshot,omitempty"`
+
+	// SourceSnapshot The snapshot that was merged; absent: the branch has none
+	SourceSnapshot *string `json:"sourceSnapshot,omitempty"`
+
+	// Strategy `fast-forward`: `into` did nothing since, and becomes what the branch is. `replay`: the files that the branch gained are
+	// added to `into`, and what it lost goes. `replace`: `into` becomes what the branch is, whatever it was; refused where it is
+	// protected. Without one: `fast-forward` where it is possible, else `replay`.
+	Strategy MergeStrategy `json:"strategy"`
+
+	// UpToDate There was nothing to bring
+	UpToDate bool `json:"upToDate"`
+}
+
+// MergeStrategy `fast-forward`: `into` did nothing since, and becomes what the branch is. `replay`: the files that the branch gained are
+// added to `into`, and what it lost goes. `replace`: `into` becomes what the branch is, whatever it was; refused where it is
+// protected. Without one: `fast-forward` where it is possible, else `replay`.
+type MergeStrategy string
+
 // MetadataLocation The table's current metadata file, which is what Iceberg engines load
 //
 // Example: file:///var/lib/thermocline/warehouse/0c7a/metadata/00002-9f1e.metadata.json
@@ -835,6 +980,12 @@ type PartitionOffsets struct {
 type Problem struct {
 	// Code Stable, for programs
 	Code string `json:"code"`
+
+	// ConflictCount How many conflicts forbid a merge
+	ConflictCount *int `json:"conflictCount,omitempty"`
+
+	// Conflicts The first 100 of them
+	Conflicts *[]MergeConflict `json:"conflicts,omitempty"`
 
 	// Detail What failed, on which object, and what helps
 	Detail string `json:"detail"`
@@ -944,6 +1095,18 @@ type RowsBody1 struct {
 //
 // Example: {"fields":[{"name":"id","nullable":false,"type":"STRING"},{"name":"price","precision":12,"scale":2,"type":"DECIMAL"},{"element":{"nullable":false,"type":"STRING"},"name":"tags","type":"ARRAY"},{"name":"labels","type":"MAP","value":{"type":"LONG"}},{"fields":[{"name":"latitude","type":"DOUBLE"},{"name":"longitude","type":"DOUBLE"}],"name":"location","type":"STRUCT"}]}
 type Schema = json.RawMessage
+
+// SchemaChange defines model for SchemaChange.
+type SchemaChange struct {
+	From *string `json:"from,omitempty"`
+
+	// Kind added, dropped, renamed, retyped, nullability, default, doc or reordered
+	Kind string `json:"kind"`
+
+	// Path The field; empty for the row
+	Path string  `json:"path"`
+	To   *string `json:"to,omitempty"`
+}
 
 // SchemaVersion defines model for SchemaVersion.
 type SchemaVersion struct {
@@ -1327,6 +1490,15 @@ type DeleteBranchParams struct {
 	DeleteSubscribers *bool `form:"deleteSubscribers,omitempty" json:"deleteSubscribers,omitempty"`
 }
 
+// CompareBranchesParams defines parameters for CompareBranches.
+type CompareBranchesParams struct {
+	// Sample How many rows of each kind to show
+	Sample *int `form:"sample,omitempty" json:"sample,omitempty"`
+
+	// Archive Archive both branches first, so that every acknowledged row counts; otherwise what is archived does
+	Archive *bool `form:"archive,omitempty" json:"archive,omitempty"`
+}
+
 // ReadRowsParams defines parameters for ReadRows.
 type ReadRowsParams struct {
 	// Format Output format; goes before Accept
@@ -1544,6 +1716,9 @@ type CreateBranchJSONRequestBody = CreateBranch
 // UpdateBranchPolicyJSONRequestBody defines body for UpdateBranchPolicy for application/json ContentType.
 type UpdateBranchPolicyJSONRequestBody = BranchPolicyPatch
 
+// MergeBranchJSONRequestBody defines body for MergeBranch for application/json ContentType.
+type MergeBranchJSONRequestBody = MergeBranch
+
 // ResetBranchJSONRequestBody defines body for ResetBranch for application/json ContentType.
 type ResetBranchJSONRequestBody = ResetBranch
 
@@ -1689,6 +1864,12 @@ type ServerInterface interface {
 	// ArchiveNow Archive now
 	// (POST /v1/streams/{stream}/branches/{branch}/archive)
 	ArchiveNow(c *gin.Context, stream StreamParameter, branch BranchParameter)
+	// CompareBranches What two branches have each for themselves
+	// (GET /v1/streams/{stream}/branches/{branch}/compare/{other})
+	CompareBranches(c *gin.Context, stream StreamParameter, branch BranchParameter, other string, params CompareBranchesParams)
+	// MergeBranch Merge a branch into another
+	// (POST /v1/streams/{stream}/branches/{branch}/merge)
+	MergeBranch(c *gin.Context, stream StreamParameter, branch BranchParameter)
 	// GetBranchMetrics Show the figures of a branch since the server began
 	// (GET /v1/streams/{stream}/branches/{branch}/metrics)
 	GetBranchMetrics(c *gin.Context, stream StreamParameter, branch BranchParameter)
@@ -2355,6 +2536,102 @@ func (siw *ServerInterfaceWrapper) ArchiveNow(c *gin.Context) {
 	}
 
 	siw.Handler.ArchiveNow(c, stream, branch)
+}
+
+// CompareBranches operation middleware
+func (siw *ServerInterfaceWrapper) CompareBranches(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "other" -------------
+	var other string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "other", c.Param("other"), &other, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter other: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params CompareBranchesParams
+
+	// ------------- Optional query parameter "sample" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "sample", c.Request.URL.Query(), &params.Sample, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter sample: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "archive" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "archive", c.Request.URL.Query(), &params.Archive, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter archive: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CompareBranches(c, stream, branch, other, params)
+}
+
+// MergeBranch operation middleware
+func (siw *ServerInterfaceWrapper) MergeBranch(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.MergeBranch(c, stream, branch)
 }
 
 // GetBranchMetrics operation middleware
@@ -3743,6 +4020,8 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.DELETE(options.BaseURL+"/v1/streams/:stream/branches/:branch", wrapper.DeleteBranch)
 	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch", wrapper.GetBranch)
 	router.PATCH(options.BaseURL+"/v1/streams/:stream/branches/:branch", wrapper.UpdateBranchPolicy)
+	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/compare/:other", wrapper.CompareBranches)
+	router.POST(options.BaseURL+"/v1/streams/:stream/branches/:branch/merge", wrapper.MergeBranch)
 	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/tags", wrapper.ListTags)
 	router.POST(options.BaseURL+"/v1/streams/:stream/branches/:branch/tags", wrapper.CreateTag)
 	router.DELETE(options.BaseURL+"/v1/streams/:stream/branches/:branch/tags/:tag", wrapper.DeleteTag)

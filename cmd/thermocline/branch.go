@@ -14,12 +14,12 @@ import (
 func (a *app) branchCommand() *cobra.Command {
 	c := group(&cobra.Command{
 		Use:   "branch",
-		Short: "Create, list, show, protect and delete branches",
+		Short: "Create, list, show, compare, merge, protect and delete branches",
 		Long: `A branch begins with the rows of another branch of the same stream, or dataset, without
 copying any, and goes on by itself: rows, schema, settings, subscribers and history of one
 side are not seen on the other.`,
 	})
-	c.AddCommand(a.branchCreate(), a.branchList(), a.branchShow(), a.branchProtect(), a.branchDelete())
+	c.AddCommand(a.branchCreate(), a.branchList(), a.branchShow(), a.branchCompare(), a.branchMerge(), a.branchProtect(), a.branchDelete())
 	return c
 }
 

@@ -64,6 +64,17 @@ func TestBranchCommands(t *testing.T) {
 	if r.code != exitOK || strings.Count(r.out, "\n") != 10 || !strings.Contains(r.err, "this is main") {
 		t.Errorf("read with a fallback: exit code %d, %q, %q", r.code, r.out, r.err)
 	}
+	wants("main|exp|+5|+ 2/|since snapshot", "branch", "compare", name, "main", "exp")
+	wants("exp would be merged into main by fast-forward: 5 rows came", "branch", "merge", name, "exp", "--into", "main", "--dry-run")
+	wants("exp merged into main by fast-forward: 5 rows came|; snapshot ", "branch", "merge", name, "exp")
+	wants("nothing to merge", "branch", "merge", name, "exp", "--strategy", "replay")
+	var cmp client.BranchComparison
+	decode(&cmp, "branch", "compare", name, "main", "exp", "--sample", "5")
+	if cmp.Branch.AddedRows != 0 || cmp.Other.AddedRows != 0 || !cmp.Whole || len(cmp.Added) != 0 {
+		t.Errorf("after the merge: %+v", cmp)
+	}
+	fails(exitUsage, "fast-forward, replay or replace", "branch", "merge", name, "exp", "--strategy", "guess")
+	fails(exitFail, "NOT_FOUND", "branch", "merge", name, "exp", "--into", "nobody")
 	wants("deleted branch exp", "branch", "delete", name, "exp", "--yes")
 	fails(exitFail, "NOT_FOUND", "branch", "show", name, "exp")
 	wants("deleted branch replay", "branch", "delete", name, "replay", "--yes")
