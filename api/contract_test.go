@@ -64,7 +64,7 @@ func TestEveryRouteIsServed(t *testing.T) {
 			if op.OperationID == "TailRows" {
 				continue // its stream is unknown below; TestTail has it
 			}
-			real := strings.NewReplacer("{stream}", "nosuch", "{branch}", "main", "{producer}", "p", "{subscriber}", "g").Replace(path)
+			real := strings.NewReplacer("{stream}", "nosuch", "{branch}", "main", "{producer}", "p", "{subscriber}", "g", "{other}", "exp").Replace(path)
 			var body any
 			if op.RequestBody != nil {
 				body = "{}"
@@ -89,7 +89,7 @@ func TestQueryParametersAreThoseOfTheContract(t *testing.T) {
 	s := serve(t, shared, api.Options{})
 	for path, item := range contract().Paths.Map() {
 		for method, op := range item.Operations() {
-			real := strings.NewReplacer("{stream}", "nosuch", "{branch}", "main", "{producer}", "p", "{subscriber}", "g").Replace(path)
+			real := strings.NewReplacer("{stream}", "nosuch", "{branch}", "main", "{producer}", "p", "{subscriber}", "g", "{other}", "exp").Replace(path)
 			s.do(method, real+"?surely=unknown", nil).wantProblem(t, 400, "INVALID_REQUEST", "unknown query parameter \"surely\"")
 			for _, p := range op.Parameters {
 				if p.Value.In != "query" {

@@ -102,6 +102,7 @@ var queries = map[string][]string{
 	"GET /v1/streams":                                                       {"limit", "pageToken"},
 	"GET /v1/streams/:stream/branches":                                      {"limit", "pageToken"},
 	"DELETE /v1/streams/:stream/branches/:branch":                           {"deleteSubscribers"},
+	"GET /v1/streams/:stream/branches/:branch/compare/:other":               {"sample", "archive"},
 	"GET /v1/streams/:stream/branches/:branch/schema/versions":              {"limit", "pageToken"},
 	"POST /v1/streams/:stream/branches/:branch/rows":                        {"onError", "unknownFields"},
 	"GET /v1/streams/:stream/branches/:branch/rows":                         {"format", "columns", "where", "from", "limit", "consistency", "system", "fallback", "numbers", "end"},
