@@ -122,6 +122,9 @@ func (t *Table) Marker() (*Marker, error) {
 	if s == nil {
 		return nil, nil
 	}
+	if t.past && s.SequenceNumber >= oldest.SequenceNumber {
+		return nil, nil
+	}
 	if s.SequenceNumber >= oldest.SequenceNumber {
 		// The walk would have met it: the head was rolled back behind it, to
 		// where the marker has expired.

@@ -66,7 +66,7 @@ func (s *span) holds(v record.ViewNumber) bool {
 
 // guests tells whether rows may be in the file that are not of the view.
 func (s *span) guests(v record.ViewNumber) bool {
-	return s.absent || s.nulls || s.viewLo != int64(v) || s.viewHi != int64(v)
+	return v == 0 || s.absent || s.nulls || s.viewLo != int64(v) || s.viewHi != int64(v)
 }
 
 // follows tells whether all rows of s come behind all those of a.

@@ -35,7 +35,7 @@ func (s *scanner) mayMatch(column func(id int, k schema.Kind) columnRange) bool 
 func (s *scanner) overlaps(r systemRange) bool {
 	if s.o.guests {
 		v := int64(s.o.View)
-		return r.viewLo != v || r.viewHi != v
+		return v == 0 || r.viewLo != v || r.viewHi != v
 	}
 	if v := int64(s.o.View); v != 0 && (v < r.viewLo || v > r.viewHi) {
 		return false

@@ -19,6 +19,7 @@ type Table struct {
 	location string
 	meta     table.Metadata
 	head     *table.Snapshot // nil: no snapshot yet
+	past     bool            // head is not the newest, see Version
 }
 
 func newTable(d *Datasets, id, location string, m table.Metadata) *Table {

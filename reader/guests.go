@@ -227,13 +227,17 @@ func (d *delivery) guestRows(ctx context.Context, t Target, w Within, piece data
 	if err != nil {
 		return err
 	}
+	own := int32(t.Number)
+	if own == 0 {
+		own = -1 // a dataset without a stream has no own rows
+	}
 	for from := 0; from < len(views); {
-		if views[from] == int32(t.Number) {
+		if views[from] == own {
 			from++
 			continue
 		}
 		to := from + 1
-		for to < len(views) && views[to] != int32(t.Number) {
+		for to < len(views) && views[to] != own {
 			to++
 		}
 		run := piece.Rows.NewSlice(int64(from), int64(to))

@@ -20,7 +20,8 @@ import (
 	"github.com/thermocline/thermocline/schema"
 )
 
-// Target is the branch to read, as it stood when the read began.
+// Target is the branch to read, as it stood when the read began. Of a dataset
+// without a stream only Table is set.
 type Target struct {
 	View   record.ViewID
 	Number record.ViewNumber
@@ -79,7 +80,9 @@ type Request struct {
 	Partitions  []record.Partition
 	Limit       int64 // rows; 0: no limit. Bounded reads only.
 	Consistency Consistency
-	System      bool // also the columns _view, _partition_id, _offset, _timestamp
+	// Version reads a past version of the table. Bounded reads only.
+	Version *Version
+	System  bool // also the columns _view, _partition_id, _offset, _timestamp
 }
 
 // Batch is a piece of a read. In a read of exactly-once consistency no batch
@@ -117,6 +120,10 @@ type Result struct {
 // record.ErrInvalid (request), record.ErrOutOfRange (the cursor is of another
 // view or from the future), ErrViewGone, record.ErrCorrupt.
 func (r *Reader) Read(ctx context.Context, t Target, q Request) (*Result, error) {
+	version := q.Version != nil && (q.Version.Until == nil || q.Version.Until.View != t.View || *q.Version != Version{Until: q.Version.Until})
+	if t.View == 0 || version {
+		return r.readVersion(ctx, t, q)
+	}
 	p, err := newPlan(t, q)
 	if err != nil {
 		return nil, err
@@ -126,6 +133,9 @@ func (r *Reader) Read(ctx context.Context, t Target, q Request) (*Result, error)
 		return nil, err
 	}
 	to, err := r.end(ctx, t, q, p.parts, from)
+	if err == nil && q.Version != nil {
+		to, err = r.until(ctx, t, q, from, to)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -177,6 +187,12 @@ func (r *Reader) end(ctx context.Context, t Target, q Request, parts *partitions
 //
 // Errors are those of Read, from Tail itself or from the iteration.
 func (r *Reader) Tail(ctx context.Context, t Target, q Request) (*Result, error) {
+	if t.View == 0 {
+		return nil, fmt.Errorf("tail: a dataset without a stream cannot be followed; read it, or start a stream on it: %w", record.ErrInvalid)
+	}
+	if q.Version != nil {
+		return nil, fmt.Errorf("tail: a version is for bounded reads only; read it, and tail from its closing cursor: %w", record.ErrInvalid)
+	}
 	if q.Limit != 0 {
 		return nil, fmt.Errorf("tail: a limit is for bounded reads only: %w", record.ErrInvalid)
 	}

@@ -74,6 +74,22 @@ func FromIceberg(s *iceberg.Schema) (*Schema, error) {
 	return out, nil
 }
 
+// ReadableFromIceberg is FromIceberg for tables of which not every column can be
+// read: those that have no counterpart are left out, with the reason by name.
+func ReadableFromIceberg(s *iceberg.Schema) (*Schema, map[string]error, error) {
+	out, foreign := &Schema{}, map[string]error{}
+	for i, in := range s.Fields() {
+		f, err := fromIcebergField(in.Name, &s.Fields()[i])
+		switch {
+		case err != nil:
+			foreign[in.Name] = err
+		case !isSystem(f):
+			out.Fields = append(out.Fields, f)
+		}
+	}
+	return out, foreign, out.Validate()
+}
+
 // isSystem tells whether f is a system column. Engines that add columns put
 // them behind ours, so these may stand anywhere.
 func isSystem(f Field) bool {
