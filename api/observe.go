@@ -105,7 +105,7 @@ var queries = map[string][]string{
 	"GET /v1/streams/:stream/branches/:branch/compare/:other":               {"sample", "archive"},
 	"GET /v1/streams/:stream/branches/:branch/schema/versions":              {"limit", "pageToken"},
 	"POST /v1/streams/:stream/branches/:branch/rows":                        {"onError", "unknownFields"},
-	"GET /v1/streams/:stream/branches/:branch/rows":                         {"format", "columns", "where", "from", "limit", "consistency", "system", "fallback", "numbers", "end"},
+	"GET /v1/streams/:stream/branches/:branch/rows":                         {"format", "columns", "where", "from", "limit", "snapshot", "tag", "asOf", "until", "schema", "consistency", "system", "fallback", "numbers", "end"},
 	"GET /v1/streams/:stream/branches/:branch/tail":                         {"format", "from", "columns", "where", "consistency", "system", "fallback", "numbers", "cursors"},
 	"GET /v1/streams/:stream/branches/:branch/subscribers":                  {"limit", "pageToken"},
 	"GET /v1/streams/:stream/branches/:branch/subscribers/:subscriber/rows": {"member", "resume", "format", "columns", "where", "system", "numbers"},

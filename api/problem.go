@@ -41,6 +41,7 @@ var statuses = []struct {
 	retryAfter int // seconds; 0: no header
 }{
 	{reader.ErrOtherView, http.StatusGone, "CURSOR_OF_OTHER_VIEW", 0},
+	{dataset.ErrExpired, http.StatusGone, "VERSION_EXPIRED", 0},
 	{record.ErrOutOfRange, http.StatusGone, "CURSOR_OUT_OF_RANGE", 0},
 	{record.ErrTooLarge, http.StatusRequestEntityTooLarge, "TOO_LARGE", 0},
 	{subscriber.ErrSessionFenced, http.StatusConflict, "SUBSCRIBER_FENCED", 0},

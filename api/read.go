@@ -160,6 +160,9 @@ func readRequest(format string, params rest.ReadRowsParams) (q reader.Request, a
 		}
 		q.From.Cursor = &cursor
 	}
+	if q.Version, err = versionOf(params); err != nil {
+		return q, false, false, err
+	}
 	if params.Limit != nil {
 		if q.Limit = *params.Limit; q.Limit < 1 {
 			return q, false, false, invalid("limit %d: want 1 or more, or none for all rows", q.Limit)
@@ -171,6 +174,41 @@ func readRequest(format string, params rest.ReadRowsParams) (q reader.Request, a
 		}
 	}
 	return q, asText, endLine, nil
+}
+
+// versionOf is the version that a read asks for, nil: what there is now.
+func versionOf(params rest.ReadRowsParams) (*reader.Version, error) {
+	var v reader.Version
+	if params.Snapshot != nil {
+		if v.Snapshot = *params.Snapshot; v.Snapshot < 1 {
+			return nil, invalid("snapshot %d: want the id of a snapshot", v.Snapshot)
+		}
+	}
+	if params.Tag != nil {
+		if v.Tag = *params.Tag; v.Tag == "" {
+			return nil, invalid("tag: the name is empty")
+		}
+	}
+	if params.AsOf != nil {
+		v.AsOf = *params.AsOf
+	}
+	if params.Until != nil {
+		cursor, err := reader.ParseCursor(*params.Until)
+		if err != nil {
+			return nil, err
+		}
+		v.Until = &cursor
+	}
+	if params.Schema != nil {
+		if !params.Schema.Valid() {
+			return nil, invalid("schema %.40q: want version or current", *params.Schema)
+		}
+		v.CurrentSchema = *params.Schema == rest.ReadRowsParamsSchemaCurrent
+	}
+	if v == (reader.Version{}) {
+		return nil, nil
+	}
+	return &v, nil
 }
 
 // scanRequest checks what bounded and held-open reads have in common.

@@ -169,6 +169,12 @@ func TestReadBadRequests(t *testing.T) {
 		"?end=never":           "end",
 		"?end=line&format=csv": "end",
 		"?system=perhaps":      "system",
+		"?snapshot=0":          "snapshot",
+		"?tag=":                "tag",
+		"?asOf=yesterday":      "asOf",
+		"?until=never":         "cursor",
+		"?schema=old":          "schema",
+		"?snapshot=1&tag=x":    "one of",
 	} {
 		s.do("GET", branchPath(stream, "rows"+query), nil).wantProblem(t, 400, "INVALID_REQUEST", text)
 	}

@@ -232,6 +232,24 @@ func (e ReadRowsParamsFormat) Valid() bool {
 	}
 }
 
+// Defines values for ReadRowsParamsSchema.
+const (
+	ReadRowsParamsSchemaCurrent ReadRowsParamsSchema = "current"
+	ReadRowsParamsSchemaVersion ReadRowsParamsSchema = "version"
+)
+
+// Valid indicates whether the value is a known member of the ReadRowsParamsSchema enum.
+func (e ReadRowsParamsSchema) Valid() bool {
+	switch e {
+	case ReadRowsParamsSchemaCurrent:
+		return true
+	case ReadRowsParamsSchemaVersion:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ReadRowsParamsNumbers.
 const (
 	ReadRowsParamsNumbersNumber ReadRowsParamsNumbers = "number"
@@ -1524,6 +1542,21 @@ type ReadRowsParams struct {
 	// Limit Most rows to return; absent means all. The cursor continues behind the last one.
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
+	// Snapshot The version that a snapshot of the dataset is, by its id
+	Snapshot *int64 `form:"snapshot,omitempty" json:"snapshot,omitempty"`
+
+	// Tag The version that a tag names
+	Tag *string `form:"tag,omitempty" json:"tag,omitempty"`
+
+	// AsOf The version that was the newest at a time
+	AsOf *time.Time `form:"asOf,omitempty" json:"asOf,omitempty"`
+
+	// Until A cursor from the end of an earlier read; rows behind it are left out
+	Until *string `form:"until,omitempty" json:"until,omitempty"`
+
+	// Schema Whose columns a version is read with
+	Schema *ReadRowsParamsSchema `form:"schema,omitempty" json:"schema,omitempty"`
+
 	// Consistency `AT_LEAST_ONCE`: rows at once as they become durable. `EXACTLY_ONCE`: rows up to the last completed
 	// checkpoint. Absent means the branch's setting.
 	Consistency *ConsistencyParameter `form:"consistency,omitempty" json:"consistency,omitempty"`
@@ -1544,6 +1577,9 @@ type ReadRowsParams struct {
 
 // ReadRowsParamsFormat defines parameters for ReadRows.
 type ReadRowsParamsFormat string
+
+// ReadRowsParamsSchema defines parameters for ReadRows.
+type ReadRowsParamsSchema string
 
 // ReadRowsParamsNumbers defines parameters for ReadRows.
 type ReadRowsParamsNumbers string
@@ -2154,7 +2190,14 @@ type ClientInterface interface {
 	// ReadRows Read rows, hot and cold as one
 	//
 	// A bounded read: it sees what is durable at the moment of the call, each row once, and ends. Rows of
-	// one key come in append order.
+	// one key come in append order. Rows that the branch did not get by publishing (it began with them, they were
+	// merged, or an engine wrote them) come first, by view and append time, those of engines last.
+	// The same path reads datasets without a stream.
+	//
+	// **Time travel**: with `snapshot`, `tag` or `asOf` the read gives what the dataset held in that version, without
+	// rows that were not archived by then; with `until` what lies before a cursor. Versions of before a
+	// reset are there until they expire; one that has expired is 410 `VERSION_EXPIRED`. The columns are those of the
+	// version, unless `schema=current`. The closing cursor goes on with what came behind the version.
 	//
 	// **Formats**, by `format` or `Accept`: NDJSON (default), CSV (nested values as JSON, null is empty,
 	// an empty string is `""`), an Arrow IPC stream, or a Parquet file.
@@ -3075,7 +3118,14 @@ func (c *Client) ResetBranch(ctx context.Context, stream StreamParameter, branch
 // ReadRows Read rows, hot and cold as one
 //
 // A bounded read: it sees what is durable at the moment of the call, each row once, and ends. Rows of
-// one key come in append order.
+// one key come in append order. Rows that the branch did not get by publishing (it began with them, they were
+// merged, or an engine wrote them) come first, by view and append time, those of engines last.
+// The same path reads datasets without a stream.
+//
+// **Time travel**: with `snapshot`, `tag` or `asOf` the read gives what the dataset held in that version, without
+// rows that were not archived by then; with `until` what lies before a cursor. Versions of before a
+// reset are there until they expire; one that has expired is 410 `VERSION_EXPIRED`. The columns are those of the
+// version, unless `schema=current`. The closing cursor goes on with what came behind the version.
 //
 // **Formats**, by `format` or `Accept`: NDJSON (default), CSV (nested values as JSON, null is empty,
 // an empty string is `""`), an Arrow IPC stream, or a Parquet file.
@@ -5040,6 +5090,66 @@ func NewReadRowsRequest(server string, stream StreamParameter, branch BranchPara
 
 		}
 
+		if params.Snapshot != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "snapshot", *params.Snapshot, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Tag != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "tag", *params.Tag, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.AsOf != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "asOf", *params.AsOf, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Until != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "until", *params.Until, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Schema != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "schema", *params.Schema, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Consistency != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "consistency", *params.Consistency, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
@@ -6924,7 +7034,14 @@ type ClientWithResponsesInterface interface {
 	// ReadRowsWithResponse Read rows, hot and cold as one
 	//
 	// A bounded read: it sees what is durable at the moment of the call, each row once, and ends. Rows of
-	// one key come in append order.
+	// one key come in append order. Rows that the branch did not get by publishing (it began with them, they were
+	// merged, or an engine wrote them) come first, by view and append time, those of engines last.
+	// The same path reads datasets without a stream.
+	//
+	// **Time travel**: with `snapshot`, `tag` or `asOf` the read gives what the dataset held in that version, without
+	// rows that were not archived by then; with `until` what lies before a cursor. Versions of before a
+	// reset are there until they expire; one that has expired is 410 `VERSION_EXPIRED`. The columns are those of the
+	// version, unless `schema=current`. The closing cursor goes on with what came behind the version.
 	//
 	// **Formats**, by `format` or `Accept`: NDJSON (default), CSV (nested values as JSON, null is empty,
 	// an empty string is `""`), an Arrow IPC stream, or a Parquet file.
@@ -11264,7 +11381,14 @@ func (c *ClientWithResponses) ResetBranchWithResponse(ctx context.Context, strea
 // ReadRowsWithResponse Read rows, hot and cold as one
 //
 // A bounded read: it sees what is durable at the moment of the call, each row once, and ends. Rows of
-// one key come in append order.
+// one key come in append order. Rows that the branch did not get by publishing (it began with them, they were
+// merged, or an engine wrote them) come first, by view and append time, those of engines last.
+// The same path reads datasets without a stream.
+//
+// **Time travel**: with `snapshot`, `tag` or `asOf` the read gives what the dataset held in that version, without
+// rows that were not archived by then; with `until` what lies before a cursor. Versions of before a
+// reset are there until they expire; one that has expired is 410 `VERSION_EXPIRED`. The columns are those of the
+// version, unless `schema=current`. The closing cursor goes on with what came behind the version.
 //
 // **Formats**, by `format` or `Accept`: NDJSON (default), CSV (nested values as JSON, null is empty,
 // an empty string is `""`), an Arrow IPC stream, or a Parquet file.

@@ -226,6 +226,24 @@ func (e ReadRowsParamsFormat) Valid() bool {
 	}
 }
 
+// Defines values for ReadRowsParamsSchema.
+const (
+	ReadRowsParamsSchemaCurrent ReadRowsParamsSchema = "current"
+	ReadRowsParamsSchemaVersion ReadRowsParamsSchema = "version"
+)
+
+// Valid indicates whether the value is a known member of the ReadRowsParamsSchema enum.
+func (e ReadRowsParamsSchema) Valid() bool {
+	switch e {
+	case ReadRowsParamsSchemaCurrent:
+		return true
+	case ReadRowsParamsSchemaVersion:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ReadRowsParamsNumbers.
 const (
 	ReadRowsParamsNumbersNumber ReadRowsParamsNumbers = "number"
@@ -1518,6 +1536,21 @@ type ReadRowsParams struct {
 	// Limit Most rows to return; absent means all. The cursor continues behind the last one.
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 
+	// Snapshot The version that a snapshot of the dataset is, by its id
+	Snapshot *int64 `form:"snapshot,omitempty" json:"snapshot,omitempty"`
+
+	// Tag The version that a tag names
+	Tag *string `form:"tag,omitempty" json:"tag,omitempty"`
+
+	// AsOf The version that was the newest at a time
+	AsOf *time.Time `form:"asOf,omitempty" json:"asOf,omitempty"`
+
+	// Until A cursor from the end of an earlier read; rows behind it are left out
+	Until *string `form:"until,omitempty" json:"until,omitempty"`
+
+	// Schema Whose columns a version is read with
+	Schema *ReadRowsParamsSchema `form:"schema,omitempty" json:"schema,omitempty"`
+
 	// Consistency `AT_LEAST_ONCE`: rows at once as they become durable. `EXACTLY_ONCE`: rows up to the last completed
 	// checkpoint. Absent means the branch's setting.
 	Consistency *ConsistencyParameter `form:"consistency,omitempty" json:"consistency,omitempty"`
@@ -1538,6 +1571,9 @@ type ReadRowsParams struct {
 
 // ReadRowsParamsFormat defines parameters for ReadRows.
 type ReadRowsParamsFormat string
+
+// ReadRowsParamsSchema defines parameters for ReadRows.
+type ReadRowsParamsSchema string
 
 // ReadRowsParamsNumbers defines parameters for ReadRows.
 type ReadRowsParamsNumbers string
@@ -2843,6 +2879,46 @@ func (siw *ServerInterfaceWrapper) ReadRows(c *gin.Context) {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
 	if err != nil {
 		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "snapshot" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "snapshot", c.Request.URL.Query(), &params.Snapshot, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter snapshot: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "tag" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "tag", c.Request.URL.Query(), &params.Tag, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter tag: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "asOf" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "asOf", c.Request.URL.Query(), &params.AsOf, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter asOf: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", c.Request.URL.Query(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter until: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "schema" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "schema", c.Request.URL.Query(), &params.Schema, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter schema: %w", err), http.StatusBadRequest)
 		return
 	}
 

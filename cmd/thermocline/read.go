@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -62,13 +63,17 @@ func (a *app) readCommand() *cobra.Command {
 	var format string
 	var limit int64
 	var cursor bool
+	var past versionFlags
 	c := &cobra.Command{
 		Use:   "read NAME",
 		Short: "Read a stream, hot and cold as one, to standard output",
 		Long: `Reads what the stream holds at the moment of the call and ends. The output
-is complete if and only if the exit code is 0.`,
+is complete if and only if the exit code is 0. With --snapshot, --tag or --as-of it
+is what the dataset held in that version, with --until-cursor what lies before a
+cursor. NAME may be a dataset without a stream.`,
 		Example: `  thermocline read quakes --where "magnitude >= 4.5" --columns time,place,magnitude --format csv
-  thermocline read quakes --format parquet > quakes.parquet`,
+  thermocline read quakes --format parquet > quakes.parquet
+  thermocline read quakes --as-of 2026-02-01T00:00:00Z --limit 10`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			params := client.ReadRowsParams{From: &f.from, Format: (*client.ReadRowsParamsFormat)(&format)}
@@ -86,6 +91,9 @@ is complete if and only if the exit code is 0.`,
 			}
 			params.Columns, params.Where, params.Consistency, params.System = f.params()
 			params.Fallback = given(strings.Join(f.fallback, ","))
+			if err := past.set(&params); err != nil {
+				return err
+			}
 			end, err := a.read(c.Context(), args[0], f.branch, &params)
 			if err != nil {
 				return fmt.Errorf("read %s: %w", args[0], err)
@@ -99,8 +107,45 @@ is complete if and only if the exit code is 0.`,
 	f.add(c, "earliest", "earliest, or a cursor to go on behind")
 	c.Flags().StringVar(&format, "format", "ndjson", "ndjson, csv, arrow or parquet")
 	c.Flags().Int64Var(&limit, "limit", 0, "most rows to return; 0 is all")
+	past.add(c)
 	c.Flags().BoolVar(&cursor, "cursor", false, "print the closing cursor to standard error")
 	return c
+}
+
+// versionFlags choose a past version of a dataset.
+type versionFlags struct {
+	snapshot           int64
+	tag, asOf, until   string
+	withCurrentColumns bool
+}
+
+func (f *versionFlags) add(c *cobra.Command) {
+	s := c.Flags()
+	s.Int64Var(&f.snapshot, "snapshot", 0, "read the version of this snapshot id")
+	s.StringVar(&f.tag, "tag", "", "read the version that a tag names")
+	s.StringVar(&f.asOf, "as-of", "", "read the version that was the newest at a time, like 2026-02-01T00:00:00Z")
+	s.StringVar(&f.until, "until-cursor", "", "leave out rows behind a cursor, also one from before a reset")
+	s.BoolVar(&f.withCurrentColumns, "current-schema", false, "give a version the columns that the stream has now")
+	c.MarkFlagsMutuallyExclusive("snapshot", "tag", "as-of", "until-cursor")
+}
+
+func (f *versionFlags) set(params *client.ReadRowsParams) error {
+	if f.snapshot != 0 {
+		params.Snapshot = &f.snapshot
+	}
+	params.Tag, params.Until = given(f.tag), given(f.until)
+	if f.asOf != "" {
+		at, err := time.Parse(time.RFC3339Nano, f.asOf)
+		if err != nil {
+			return usage("--as-of %q: want a time like 2026-02-01T00:00:00Z", f.asOf)
+		}
+		params.AsOf = &at
+	}
+	if f.withCurrentColumns {
+		current := client.ReadRowsParamsSchemaCurrent
+		params.Schema = &current
+	}
+	return nil
 }
 
 // read copies a bounded read to standard output and returns the closing cursor.

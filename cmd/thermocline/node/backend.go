@@ -151,6 +151,15 @@ func (b backend) read(ctx context.Context, stream, branch string, q reader.Reque
 	read func(context.Context, reader.Target, reader.Request) (*reader.Result, error),
 ) (*reader.Result, error) {
 	st, err := b.n.directory.Resolve(stream, branch)
+	if errors.Is(err, record.ErrNotFound) {
+		if table, ok := b.n.datasetTable(ctx, stream, branch); ok {
+			out, err := read(ctx, reader.Target{Table: table}, q)
+			if err != nil {
+				return nil, fmt.Errorf("read dataset %s: %w", stream, err)
+			}
+			return out, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -165,6 +174,17 @@ func (b backend) read(ctx context.Context, stream, branch string, q reader.Reque
 		return nil, fmt.Errorf("read %s: %w", st.Name(), err)
 	}
 	return out, nil
+}
+
+// datasetTable finds the table of a dataset without a stream, which the directory
+// does not know.
+func (n *Node) datasetTable(ctx context.Context, name, branch string) (table string, ok bool) {
+	ns, short, err := catalog.ParseName(name)
+	if err != nil {
+		return "", false
+	}
+	s, b, err := n.catalog.Resolve(ctx, ns, short, branch)
+	return b.TableUUID, err == nil && s.Kind == catalog.KindDataset
 }
 
 func (b backend) ArchiveNow(ctx context.Context, stream, branch string) (api.Archived, error) {

@@ -26,14 +26,36 @@ import (
 // its own way and knows nothing of markers.
 type engine struct{ w *world }
 
-func (e engine) LoadTable(ctx context.Context, _ icetable.Identifier) (*icetable.Table, error) {
-	t := e.w.table()
+func (e engine) LoadTable(ctx context.Context, name icetable.Identifier) (*icetable.Table, error) {
+	return e.on().LoadTable(ctx, name)
+}
+
+func (e engine) CommitTable(ctx context.Context, name icetable.Identifier, all []icetable.Requirement, updates []icetable.Update) (icetable.Metadata, string, error) {
+	return e.on().CommitTable(ctx, name, all, updates)
+}
+
+func (e engine) on() tableEngine { return tableEngine{e.w, e.w.state().Branch.TableUUID} }
+
+// tableEngine is an engine on any table.
+type tableEngine struct {
+	w  *world
+	id string
+}
+
+func (e tableEngine) LoadTable(ctx context.Context, _ icetable.Identifier) (*icetable.Table, error) {
+	t, err := e.w.node.datasets.Load(ctx, e.id)
+	if err != nil {
+		return nil, err
+	}
 	open := func(ctx context.Context) (iceio.IO, error) { return dataset.IO(ctx, e.w.store()), nil }
 	return icetable.New(icetable.Identifier{"t"}, t.Metadata(), t.MetadataLocation(), open, e), nil
 }
 
-func (e engine) CommitTable(ctx context.Context, _ icetable.Identifier, _ []icetable.Requirement, updates []icetable.Update) (icetable.Metadata, string, error) {
-	t := e.w.table()
+func (e tableEngine) CommitTable(ctx context.Context, _ icetable.Identifier, _ []icetable.Requirement, updates []icetable.Update) (icetable.Metadata, string, error) {
+	t, err := e.w.node.datasets.Load(ctx, e.id)
+	if err != nil {
+		return nil, "", err
+	}
 	m, err := icetable.UpdateTableMetadata(t.Metadata(), updates, t.MetadataLocation())
 	if err != nil {
 		return nil, "", err
