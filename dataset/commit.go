@@ -49,7 +49,7 @@ type Commit struct {
 	// and under its contract, for what must change together with it. snapshot is
 	// the head at to, 0 if there is none. record.ErrFenced, in addition: the
 	// pointer was not moved, and the commit must not be made.
-	Swap func(ctx context.Context, from, to string, snapshot int64) error
+	Swap Swap
 
 	// replace: the files of Add take the place of live ones.
 	replace *replacement
@@ -68,6 +68,9 @@ type Commit struct {
 	// and the commit ends with the head.
 	plan func(ctx context.Context, head *Table) (*edit, error)
 }
+
+// Swap moves a pointer from one location to another.
+type Swap func(ctx context.Context, from, to string, snapshot int64) error
 
 // landed tells whether an earlier attempt, perhaps of an earlier call, has made the
 // commit that led to t.

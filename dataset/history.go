@@ -20,12 +20,12 @@ const sourceSnapshotKey = "source-snapshot-id"
 // stay, for reads and cherry-picks, until they expire. Rolling back to the head
 // does nothing. Schema and properties of the table stay as they are.
 //
-// check, if not nil, looks at the table that is rolled back, as Commit.Check does.
+// swap, if not nil, is Commit.Swap.
 // ErrNotFound: there is no such snapshot; ErrInvalid: it is no ancestor of the
 // head; ErrConflict: another commit came in between; others as of Commit.
-func (d *Datasets) Rollback(ctx context.Context, id string, snapshot int64, check func(*Table) error) (*Table, error) {
+func (d *Datasets) Rollback(ctx context.Context, id string, snapshot int64, swap Swap) (*Table, error) {
 	var first int64
-	return d.Commit(ctx, id, Commit{rollback: snapshot, Check: func(t *Table) error {
+	return d.Commit(ctx, id, Commit{rollback: snapshot, Swap: swap, Check: func(t *Table) error {
 		if _, err := t.existing(snapshot); err != nil {
 			return err
 		}
@@ -37,7 +37,7 @@ func (d *Datasets) Rollback(ctx context.Context, id string, snapshot int64, chec
 		if !t.descends(snapshot) {
 			return fmt.Errorf("snapshot %d is not in the history of the head; cherry-pick it instead: %w", snapshot, record.ErrInvalid)
 		}
-		return orNil(check, t)
+		return nil
 	}})
 }
 
@@ -45,12 +45,12 @@ func (d *Datasets) Rollback(ctx context.Context, id string, snapshot int64, chec
 // line of history) left behind, on top of the head: a new snapshot with the
 // source's id in its summary.
 //
-// check is as in Rollback. ErrNotFound: there is no such snapshot; ErrInvalid: it
+// swap is as in Rollback. ErrNotFound: there is no such snapshot; ErrInvalid: it
 // is no append; ErrExists: it is in the history already, by itself or picked before;
 // others as of Commit.
-func (d *Datasets) CherryPick(ctx context.Context, id string, snapshot int64, check func(*Table) error) (*Table, error) {
+func (d *Datasets) CherryPick(ctx context.Context, id string, snapshot int64, swap Swap) (*Table, error) {
 	source := strconv.FormatInt(snapshot, 10)
-	return d.Commit(ctx, id, Commit{pick: snapshot, Summary: map[string]string{sourceSnapshotKey: source}, Check: func(t *Table) error {
+	return d.Commit(ctx, id, Commit{pick: snapshot, Swap: swap, Summary: map[string]string{sourceSnapshotKey: source}, Check: func(t *Table) error {
 		s, err := t.existing(snapshot)
 		if err != nil {
 			return err
@@ -63,15 +63,8 @@ func (d *Datasets) CherryPick(ctx context.Context, id string, snapshot int64, ch
 				return fmt.Errorf("snapshot %d is in the history of the head already (as %d): %w", snapshot, a.SnapshotID, record.ErrExists)
 			}
 		}
-		return orNil(check, t)
-	}})
-}
-
-func orNil(check func(*Table) error, t *Table) error {
-	if check == nil {
 		return nil
-	}
-	return check(t)
+	}})
 }
 
 // existing returns a snapshot by its id, which is not 0.

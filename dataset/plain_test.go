@@ -236,8 +236,8 @@ func TestRollbackAndCherryPick(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.wantValues(now, 1, 3, 4, 2)
-	_, err = e.d.Rollback(t.Context(), e.id, four, func(*dataset.Table) error { return record.ErrBusy })
-	wantIs(t, err, record.ErrBusy)
+	_, err = e.d.Rollback(t.Context(), e.id, four, func(context.Context, string, string, int64) error { return record.ErrFenced })
+	wantIs(t, err, record.ErrFenced)
 	removed, _ := e.commit(dataset.Commit{RemoveAll: true}).Head()
 	if now, err = e.d.Rollback(t.Context(), e.id, four, nil); err != nil {
 		t.Fatal(err)

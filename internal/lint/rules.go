@@ -22,18 +22,20 @@ var below = map[string][]string{
 	"writer":    {"dataset", "hotbuffer", "catalog", "schema", "record"},
 	"archiver":  {"dataset", "hotbuffer", "catalog", "schema", "record"},
 	"branch":    {"dataset", "hotbuffer", "catalog", "schema", "record"},
+	// Uploads into datasets: it tells the catalog of files before they are visible.
+	"transaction": {"dataset", "catalog", "schema", "record"},
 	// Reading positions on the server, and the check of all that is stored:
 	// both stand on the reader's ground.
 	"subscriber": {"reader", "dataset", "hotbuffer", "catalog", "schema", "record"},
 	"verify":     {"reader", "dataset", "hotbuffer", "catalog", "schema", "record"},
-	"api":        {"subscriber", "verify", "reader", "writer", "archiver", "branch", "dataset", "hotbuffer", "catalog", "schema", "record"},
+	"api":        {"subscriber", "verify", "reader", "writer", "archiver", "branch", "transaction", "dataset", "hotbuffer", "catalog", "schema", "record"},
 	"webui":      {},
 	"cmd": {
-		"api", "webui", "subscriber", "verify", "reader", "writer", "archiver", "branch",
+		"api", "webui", "subscriber", "verify", "reader", "writer", "archiver", "branch", "transaction",
 		"dataset", "hotbuffer", "catalog", "schema", "record",
 	},
 	"bench": {
-		"cmd", "api", "subscriber", "verify", "reader", "writer", "archiver", "branch",
+		"cmd", "api", "subscriber", "verify", "reader", "writer", "archiver", "branch", "transaction",
 		"dataset", "hotbuffer", "catalog", "schema", "record",
 	},
 	"examples": {}, // talk to the binary, like a user
