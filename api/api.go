@@ -95,6 +95,7 @@ type API struct {
 	subscribes *slots
 	checks     chan struct{} // holds as many as are under way
 	upkeep     chan struct{} // the same
+	uploads    chan struct{} // the same
 
 	draining  chan struct{}
 	drainOnce sync.Once
@@ -108,7 +109,7 @@ func New(b Backend, o Options) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.Streams == nil || b.Branches == nil || b.Tags == nil || b.Schemas == nil || b.Publisher == nil || b.Producers == nil || b.Reader == nil || b.Subscribers == nil || b.Archiver == nil || b.Datasets == nil || b.Maintainer == nil || b.Figures == nil || b.Verifier == nil || b.Iceberg == nil || b.Answers == nil {
+	if b.Streams == nil || b.Branches == nil || b.Tags == nil || b.Schemas == nil || b.Publisher == nil || b.Producers == nil || b.Reader == nil || b.Subscribers == nil || b.Archiver == nil || b.Datasets == nil || b.Warehouse == nil || b.Transactions == nil || b.Uploads == nil || b.Heads == nil || b.Maintainer == nil || b.Figures == nil || b.Verifier == nil || b.Iceberg == nil || b.Answers == nil {
 		return nil, errors.New("api: every part of the backend must be set")
 	}
 	a := &API{
@@ -120,6 +121,7 @@ func New(b Backend, o Options) (*API, error) {
 		subscribes: newSlots("subscriber reads are open", o.MaxSubscribes),
 		checks:     make(chan struct{}, maxChecks),
 		upkeep:     make(chan struct{}, maxUpkeep),
+		uploads:    make(chan struct{}, maxUploads),
 		draining:   make(chan struct{}),
 	}
 	a.metrics = a.metricsHandler()

@@ -21,22 +21,26 @@ import (
 // form. Errors wrap the sentinels of package record; their text is shown to
 // people as it is, so it names operation, object and remedy.
 type Backend struct {
-	Streams     Streams
-	Branches    Branches
-	Tags        Tags
-	Schemas     Schemas
-	Publisher   Publisher
-	Producers   Producers
-	Reader      Reader
-	Subscribers Subscribers
-	Archiver    Archiver
-	Datasets    Datasets
-	Maintainer  Maintainer
-	Merger      Merger
-	Figures     Figures
-	Verifier    Verifier
-	Iceberg     iceberg.Catalog
-	Answers     iceberg.Answers
+	Streams      Streams
+	Branches     Branches
+	Tags         Tags
+	Schemas      Schemas
+	Publisher    Publisher
+	Producers    Producers
+	Reader       Reader
+	Subscribers  Subscribers
+	Archiver     Archiver
+	Datasets     Datasets
+	Warehouse    Warehouse
+	Transactions Transactions
+	Uploads      Uploads
+	Heads        Heads
+	Maintainer   Maintainer
+	Merger       Merger
+	Figures      Figures
+	Verifier     Verifier
+	Iceberg      iceberg.Catalog
+	Answers      iceberg.Answers
 }
 
 // Streams is the life of streams. What a method returned nil for is durable.

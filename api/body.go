@@ -183,9 +183,13 @@ type timedBody struct {
 const pace = 8 << 10
 
 func (a *API) timedBody(c *gin.Context) *timedBody {
+	return a.timedReader(c, int64(a.intake.maxBody), a.o.BodyTimeout)
+}
+
+func (a *API) timedReader(c *gin.Context, limit int64, timeout time.Duration) *timedBody {
 	b := &timedBody{
-		r:  http.MaxBytesReader(c.Writer, c.Request.Body, int64(a.intake.maxBody)),
-		rc: http.NewResponseController(c.Writer), whole: time.Now().Add(a.o.BodyTimeout), pause: a.o.BodyPause,
+		r:  http.MaxBytesReader(c.Writer, c.Request.Body, limit),
+		rc: http.NewResponseController(c.Writer), whole: time.Now().Add(timeout), pause: a.o.BodyPause,
 	}
 	b.moveDeadline()
 	return b

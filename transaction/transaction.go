@@ -113,7 +113,12 @@ func (t *Transactions) at(ctx context.Context, r Ref, id string) (catalog.Branch
 	return b, tr, err
 }
 
+// failed names operation and object. That a transaction has ended is a conflict to
+// whoever asked.
 func failed(what string, r Ref, err error) error {
+	if errors.Is(err, record.ErrFenced) {
+		return fmt.Errorf("%s %s: %s: %w", what, r, err.Error(), record.ErrConflict)
+	}
 	return fmt.Errorf("%s %s: %w", what, r, err)
 }
 

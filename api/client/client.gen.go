@@ -37,6 +37,24 @@ func (e Consistency) Valid() bool {
 	}
 }
 
+// Defines values for DatasetKind.
+const (
+	DatasetKindDATASET DatasetKind = "DATASET"
+	DatasetKindSTREAM  DatasetKind = "STREAM"
+)
+
+// Valid indicates whether the value is a known member of the DatasetKind enum.
+func (e DatasetKind) Valid() bool {
+	switch e {
+	case DatasetKindDATASET:
+		return true
+	case DatasetKindSTREAM:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DatasetFormat.
 const (
 	DatasetFormatAVRO    DatasetFormat = "AVRO"
@@ -190,6 +208,48 @@ func (e SubscriberStartType) Valid() bool {
 	}
 }
 
+// Defines values for TransactionState.
+const (
+	TransactionStateABORTED   TransactionState = "ABORTED"
+	TransactionStateCOMMITTED TransactionState = "COMMITTED"
+	TransactionStateOPEN      TransactionState = "OPEN"
+)
+
+// Valid indicates whether the value is a known member of the TransactionState enum.
+func (e TransactionState) Valid() bool {
+	switch e {
+	case TransactionStateABORTED:
+		return true
+	case TransactionStateCOMMITTED:
+		return true
+	case TransactionStateOPEN:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TransactionType.
+const (
+	TransactionTypeAPPEND   TransactionType = "APPEND"
+	TransactionTypeDELETE   TransactionType = "DELETE"
+	TransactionTypeSNAPSHOT TransactionType = "SNAPSHOT"
+)
+
+// Valid indicates whether the value is a known member of the TransactionType enum.
+func (e TransactionType) Valid() bool {
+	switch e {
+	case TransactionTypeAPPEND:
+		return true
+	case TransactionTypeDELETE:
+		return true
+	case TransactionTypeSNAPSHOT:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for NumbersParameter.
 const (
 	NumbersParameterNumber NumbersParameter = "number"
@@ -202,6 +262,78 @@ func (e NumbersParameter) Valid() bool {
 	case NumbersParameterNumber:
 		return true
 	case NumbersParameterString:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UnknownFieldsParameter.
+const (
+	UnknownFieldsParameterIgnore UnknownFieldsParameter = "ignore"
+	UnknownFieldsParameterReject UnknownFieldsParameter = "reject"
+)
+
+// Valid indicates whether the value is a known member of the UnknownFieldsParameter enum.
+func (e UnknownFieldsParameter) Valid() bool {
+	switch e {
+	case UnknownFieldsParameterIgnore:
+		return true
+	case UnknownFieldsParameterReject:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UploadFileParamsUnknownFields.
+const (
+	UploadFileParamsUnknownFieldsIgnore UploadFileParamsUnknownFields = "ignore"
+	UploadFileParamsUnknownFieldsReject UploadFileParamsUnknownFields = "reject"
+)
+
+// Valid indicates whether the value is a known member of the UploadFileParamsUnknownFields enum.
+func (e UploadFileParamsUnknownFields) Valid() bool {
+	switch e {
+	case UploadFileParamsUnknownFieldsIgnore:
+		return true
+	case UploadFileParamsUnknownFieldsReject:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UploadDatasetParamsType.
+const (
+	UploadDatasetParamsTypeAPPEND   UploadDatasetParamsType = "APPEND"
+	UploadDatasetParamsTypeSNAPSHOT UploadDatasetParamsType = "SNAPSHOT"
+)
+
+// Valid indicates whether the value is a known member of the UploadDatasetParamsType enum.
+func (e UploadDatasetParamsType) Valid() bool {
+	switch e {
+	case UploadDatasetParamsTypeAPPEND:
+		return true
+	case UploadDatasetParamsTypeSNAPSHOT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UploadDatasetParamsUnknownFields.
+const (
+	UploadDatasetParamsUnknownFieldsIgnore UploadDatasetParamsUnknownFields = "ignore"
+	UploadDatasetParamsUnknownFieldsReject UploadDatasetParamsUnknownFields = "reject"
+)
+
+// Valid indicates whether the value is a known member of the UploadDatasetParamsUnknownFields enum.
+func (e UploadDatasetParamsUnknownFields) Valid() bool {
+	switch e {
+	case UploadDatasetParamsUnknownFieldsIgnore:
+		return true
+	case UploadDatasetParamsUnknownFieldsReject:
 		return true
 	default:
 		return false
@@ -451,6 +583,14 @@ type ArchiveResult struct {
 
 	// SnapshotID The dataset's newest snapshot; absent while there is none
 	SnapshotID *SnapshotID `json:"snapshotId,omitempty"`
+}
+
+// BeginTransaction defines model for BeginTransaction.
+type BeginTransaction struct {
+	Type TransactionType `json:"type"`
+
+	// Where DELETE only. A predicate as reads have it
+	Where *string `json:"where,omitempty"`
 }
 
 // Branch defines model for Branch.
@@ -703,6 +843,21 @@ type CreateBranch struct {
 	Settings *SettingsPatch `json:"settings,omitempty"`
 }
 
+// CreateDataset defines model for CreateDataset.
+type CreateDataset struct {
+	// DatasetFormat Format of data files; PARQUET is the default
+	DatasetFormat *DatasetFormat `json:"datasetFormat,omitempty"`
+	Name          StreamName     `json:"name"`
+
+	// Sample Rows to infer the schema from
+	Sample *[]Row `json:"sample,omitempty"`
+
+	// Schema Fields of a row, in order. An Avro record schema is accepted wherever this form is.
+	//
+	// Example: {"fields":[{"name":"id","nullable":false,"type":"STRING"},{"name":"price","precision":12,"scale":2,"type":"DECIMAL"},{"element":{"nullable":false,"type":"STRING"},"name":"tags","type":"ARRAY"},{"name":"labels","type":"MAP","value":{"type":"LONG"}},{"fields":[{"name":"latitude","type":"DOUBLE"},{"name":"longitude","type":"DOUBLE"}],"name":"location","type":"STRUCT"}]}
+	Schema *Schema `json:"schema,omitempty"`
+}
+
 // CreateStream defines model for CreateStream.
 type CreateStream struct {
 	Name StreamName `json:"name"`
@@ -764,8 +919,69 @@ type DataFileList struct {
 	SnapshotID *SnapshotID `json:"snapshotId,omitempty"`
 }
 
+// Dataset defines model for Dataset.
+type Dataset struct {
+	// Columns Names and Iceberg types
+	Columns   []DatasetColumn `json:"columns"`
+	CreatedAt time.Time       `json:"createdAt"`
+
+	// Kind STREAM for the archived half of a stream
+	Kind DatasetKind `json:"kind"`
+
+	// MetadataLocation The table's current metadata file, which is what Iceberg engines load
+	//
+	// Example: file:///var/lib/thermocline/warehouse/0c7a/metadata/00002-9f1e.metadata.json
+	MetadataLocation MetadataLocation `json:"metadataLocation"`
+	Name             string           `json:"name"`
+
+	// SnapshotID Iceberg snapshot id; a string, for it may lie beyond 2^53
+	//
+	// Example: 3051729675574597004
+	SnapshotID *SnapshotID `json:"snapshotId,omitempty"`
+	TableUUID  string      `json:"tableUuid"`
+	TotalBytes int64       `json:"totalBytes"`
+	TotalFiles int64       `json:"totalFiles"`
+	TotalRows  int64       `json:"totalRows"`
+}
+
+// DatasetKind STREAM for the archived half of a stream
+type DatasetKind string
+
+// DatasetColumn defines model for DatasetColumn.
+type DatasetColumn struct {
+	Name     string `json:"name"`
+	Required bool   `json:"required"`
+	Type     string `json:"type"`
+}
+
 // DatasetFormat Format of data files; PARQUET is the default
 type DatasetFormat string
+
+// DatasetList defines model for DatasetList.
+type DatasetList struct {
+	Datasets      []DatasetSummary `json:"datasets"`
+	NextPageToken *string          `json:"nextPageToken,omitempty"`
+}
+
+// DatasetSchema defines model for DatasetSchema.
+type DatasetSchema struct {
+	// Iceberg The table's current schema in the JSON form of the Iceberg specification
+	Iceberg json.RawMessage `json:"iceberg"`
+
+	// Schema Fields of a row, in order. An Avro record schema is accepted wherever this form is.
+	//
+	// Example: {"fields":[{"name":"id","nullable":false,"type":"STRING"},{"name":"price","precision":12,"scale":2,"type":"DECIMAL"},{"element":{"nullable":false,"type":"STRING"},"name":"tags","type":"ARRAY"},{"name":"labels","type":"MAP","value":{"type":"LONG"}},{"fields":[{"name":"latitude","type":"DOUBLE"},{"name":"longitude","type":"DOUBLE"}],"name":"location","type":"STRUCT"}]}
+	Schema *Schema `json:"schema,omitempty"`
+
+	// Unfit Why there is no `schema`; it names the column
+	Unfit *string `json:"unfit,omitempty"`
+}
+
+// DatasetSummary defines model for DatasetSummary.
+type DatasetSummary struct {
+	CreatedAt time.Time `json:"createdAt"`
+	Name      string    `json:"name"`
+}
 
 // Duration A length of time: numbers with the units ms, s, m and h
 //
@@ -1062,6 +1278,12 @@ type PublishResult struct {
 	Rows int64 `json:"rows"`
 }
 
+// RemoveFiles defines model for RemoveFiles.
+type RemoveFiles struct {
+	// Paths As the list of files has them
+	Paths []string `json:"paths"`
+}
+
 // ResetBranch defines model for ResetBranch.
 type ResetBranch struct {
 	// Schema Fields of a row, in order. An Avro record schema is accepted wherever this form is.
@@ -1238,6 +1460,28 @@ type Snapshot struct {
 	TotalRows  int64             `json:"totalRows"`
 }
 
+// SnapshotChange defines model for SnapshotChange.
+type SnapshotChange struct {
+	// MetadataLocation The table's current metadata file, which is what Iceberg engines load
+	//
+	// Example: file:///var/lib/thermocline/warehouse/0c7a/metadata/00002-9f1e.metadata.json
+	MetadataLocation MetadataLocation `json:"metadataLocation"`
+
+	// SnapshotID Iceberg snapshot id; a string, for it may lie beyond 2^53
+	//
+	// Example: 3051729675574597004
+	SnapshotID *SnapshotID `json:"snapshotId,omitempty"`
+	TotalRows  int64       `json:"totalRows"`
+}
+
+// SnapshotChoice defines model for SnapshotChoice.
+type SnapshotChoice struct {
+	// SnapshotID Iceberg snapshot id; a string, for it may lie beyond 2^53
+	//
+	// Example: 3051729675574597004
+	SnapshotID SnapshotID `json:"snapshotId"`
+}
+
 // SnapshotID Iceberg snapshot id; a string, for it may lie beyond 2^53
 //
 // Example: 3051729675574597004
@@ -1251,6 +1495,12 @@ type SnapshotList struct {
 	MetadataLocation MetadataLocation `json:"metadataLocation"`
 	NextPageToken    *string          `json:"nextPageToken,omitempty"`
 	Snapshots        []Snapshot       `json:"snapshots"`
+}
+
+// StartStream defines model for StartStream.
+type StartStream struct {
+	// Settings Settings to set; what is absent stays, or has its default in a new stream
+	Settings *SettingsPatch `json:"settings,omitempty"`
 }
 
 // Stream defines model for Stream.
@@ -1383,6 +1633,36 @@ type TagList struct {
 	Tags []Tag `json:"tags"`
 }
 
+// Transaction defines model for Transaction.
+type Transaction struct {
+	Bytes     int64      `json:"bytes"`
+	CreatedAt time.Time  `json:"createdAt"`
+	EndedAt   *time.Time `json:"endedAt,omitempty"`
+	Files     int64      `json:"files"`
+	ID        string     `json:"id"`
+	Rows      int64      `json:"rows"`
+
+	// SnapshotID Iceberg snapshot id; a string, for it may lie beyond 2^53
+	//
+	// Example: 3051729675574597004
+	SnapshotID *SnapshotID      `json:"snapshotId,omitempty"`
+	State      TransactionState `json:"state"`
+	Type       TransactionType  `json:"type"`
+	Where      *string          `json:"where,omitempty"`
+}
+
+// TransactionList defines model for TransactionList.
+type TransactionList struct {
+	NextPageToken *string       `json:"nextPageToken,omitempty"`
+	Transactions  []Transaction `json:"transactions"`
+}
+
+// TransactionState defines model for TransactionState.
+type TransactionState string
+
+// TransactionType defines model for TransactionType.
+type TransactionType string
+
 // UnreachedFile defines model for UnreachedFile.
 type UnreachedFile struct {
 	Bytes int64 `json:"bytes"`
@@ -1395,6 +1675,16 @@ type UnreachedFile struct {
 
 	// Since Known to be unreached since then
 	Since time.Time `json:"since"`
+}
+
+// UploadedFile defines model for UploadedFile.
+type UploadedFile struct {
+	Bytes int64 `json:"bytes"`
+
+	// Duplicate An earlier upload of the name; the body of this one was dropped
+	Duplicate bool   `json:"duplicate"`
+	Name      string `json:"name"`
+	Rows      int64  `json:"rows"`
 }
 
 // BranchParameter defines model for BranchParameter.
@@ -1426,6 +1716,12 @@ type SubscriberParameter = SubscriberName
 
 // SystemParameter defines model for SystemParameter.
 type SystemParameter = bool
+
+// TransactionParameter defines model for TransactionParameter.
+type TransactionParameter = string
+
+// UnknownFieldsParameter defines model for UnknownFieldsParameter.
+type UnknownFieldsParameter string
 
 // WhereParameter defines model for WhereParameter.
 type WhereParameter = string
@@ -1469,6 +1765,18 @@ type Unavailable = Problem
 // UnsupportedMediaType Problem details (RFC 9457) with extensions
 type UnsupportedMediaType = Problem
 
+// UploadBody Rows as an array, or as an object that holds the array
+type UploadBody = RowsBody
+
+// ListDatasetsParams defines parameters for ListDatasets.
+type ListDatasetsParams struct {
+	// Limit Most entries of a page; more than 1000 is an error
+	Limit *PageLimitParameter `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// PageToken `nextPageToken` of the page before
+	PageToken *PageTokenParameter `form:"pageToken,omitempty" json:"pageToken,omitempty"`
+}
+
 // ListDataFilesParams defines parameters for ListDataFiles.
 type ListDataFilesParams struct {
 	// Snapshot Id of a snapshot; absent means the newest. Pages stay on the snapshot they began with.
@@ -1489,6 +1797,50 @@ type ListSnapshotsParams struct {
 	// PageToken `nextPageToken` of the page before
 	PageToken *PageTokenParameter `form:"pageToken,omitempty" json:"pageToken,omitempty"`
 }
+
+// ListTransactionsParams defines parameters for ListTransactions.
+type ListTransactionsParams struct {
+	State *TransactionState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Limit Most entries of a page; more than 1000 is an error
+	Limit *PageLimitParameter `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// PageToken `nextPageToken` of the page before
+	PageToken *PageTokenParameter `form:"pageToken,omitempty" json:"pageToken,omitempty"`
+}
+
+// BeginTransactionParams defines parameters for BeginTransaction.
+type BeginTransactionParams struct {
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
+// UploadFileParams defines parameters for UploadFile.
+type UploadFileParams struct {
+	// Name Letters, digits, underscores and hyphens, unique in the transaction
+	Name *string `form:"name,omitempty" json:"name,omitempty"`
+
+	// UnknownFields What becomes of fields that the schema does not have. Parquet files may have none.
+	UnknownFields *UploadFileParamsUnknownFields `form:"unknownFields,omitempty" json:"unknownFields,omitempty"`
+}
+
+// UploadFileParamsUnknownFields defines parameters for UploadFile.
+type UploadFileParamsUnknownFields string
+
+// UploadDatasetParams defines parameters for UploadDataset.
+type UploadDatasetParams struct {
+	// Type APPEND adds the rows; SNAPSHOT puts them in the place of all others
+	Type *UploadDatasetParamsType `form:"type,omitempty" json:"type,omitempty"`
+
+	// UnknownFields What becomes of fields that the schema does not have. Parquet files may have none.
+	UnknownFields  *UploadDatasetParamsUnknownFields `form:"unknownFields,omitempty" json:"unknownFields,omitempty"`
+	IdempotencyKey *string                           `json:"Idempotency-Key,omitempty"`
+}
+
+// UploadDatasetParamsType defines parameters for UploadDataset.
+type UploadDatasetParamsType string
+
+// UploadDatasetParamsUnknownFields defines parameters for UploadDataset.
+type UploadDatasetParamsUnknownFields string
 
 // ListStreamsParams defines parameters for ListStreams.
 type ListStreamsParams struct {
@@ -1743,11 +2095,35 @@ type VerifyAllParams struct {
 	GraceSeconds *int64 `form:"graceSeconds,omitempty" json:"graceSeconds,omitempty"`
 }
 
+// CreateDatasetJSONRequestBody defines body for CreateDataset for application/json ContentType.
+type CreateDatasetJSONRequestBody = CreateDataset
+
+// CherryPickSnapshotJSONRequestBody defines body for CherryPickSnapshot for application/json ContentType.
+type CherryPickSnapshotJSONRequestBody = SnapshotChoice
+
 // ExpireSnapshotsJSONRequestBody defines body for ExpireSnapshots for application/json ContentType.
 type ExpireSnapshotsJSONRequestBody = ExpireSnapshots
 
 // CollectFilesJSONRequestBody defines body for CollectFiles for application/json ContentType.
 type CollectFilesJSONRequestBody = CollectFiles
+
+// RollbackDatasetJSONRequestBody defines body for RollbackDataset for application/json ContentType.
+type RollbackDatasetJSONRequestBody = SnapshotChoice
+
+// BeginTransactionJSONRequestBody defines body for BeginTransaction for application/json ContentType.
+type BeginTransactionJSONRequestBody = BeginTransaction
+
+// UploadFileJSONRequestBody defines body for UploadFile for application/json ContentType.
+type UploadFileJSONRequestBody = RowsBody
+
+// RemoveFilesJSONRequestBody defines body for RemoveFiles for application/json ContentType.
+type RemoveFilesJSONRequestBody = RemoveFiles
+
+// UploadDatasetJSONRequestBody defines body for UploadDataset for application/json ContentType.
+type UploadDatasetJSONRequestBody = RowsBody
+
+// StartStreamJSONRequestBody defines body for StartStream for application/json ContentType.
+type StartStreamJSONRequestBody = StartStream
 
 // CreateStreamJSONRequestBody defines body for CreateStream for application/json ContentType.
 type CreateStreamJSONRequestBody = CreateStream
@@ -1936,6 +2312,63 @@ type ClientInterface interface {
 	// Corresponds with GET /readyz (the `GetReadiness` operationId).
 	GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListDatasets List the datasets without a stream by name
+	//
+	// Corresponds with GET /v1/datasets (the `ListDatasets` operationId).
+	ListDatasets(ctx context.Context, params *ListDatasetsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateDatasetWithBody Create a dataset without a stream
+	//
+	// Creates an empty Iceberg table with the branch `main`. Rows come by transactions of uploads, or from engines through
+	// the Iceberg catalog. It has the types that Iceberg has: BYTE and SHORT become INTEGER, and there are no defaults.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/datasets (the `CreateDataset` operationId).
+	CreateDatasetWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateDataset Create a dataset without a stream
+	//
+	// Creates an empty Iceberg table with the branch `main`. Rows come by transactions of uploads, or from engines through
+	// the Iceberg catalog. It has the types that Iceberg has: BYTE and SHORT become INTEGER, and there are no defaults.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/datasets (the `CreateDataset` operationId).
+	CreateDataset(ctx context.Context, body CreateDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteDataset Delete a dataset without a stream, with all its branches and rows
+	//
+	// There is no way back. The dataset of a stream goes with the stream.
+	//
+	// Corresponds with DELETE /v1/datasets/{stream} (the `DeleteDataset` operationId).
+	DeleteDataset(ctx context.Context, stream StreamParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDataset Show a dataset, also that of a stream, and its branch main
+	//
+	// Corresponds with GET /v1/datasets/{stream} (the `GetDataset` operationId).
+	GetDataset(ctx context.Context, stream StreamParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CherryPickSnapshotWithBody Add the rows of an append that a rollback left behind
+	//
+	// Of a dataset without a stream. A new snapshot adds the files that the chosen one had added. One that is in the history
+	// already, by itself or picked before, is refused with 409.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/cherry-pick (the `CherryPickSnapshot` operationId).
+	CherryPickSnapshotWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CherryPickSnapshot Add the rows of an append that a rollback left behind
+	//
+	// Of a dataset without a stream. A new snapshot adds the files that the chosen one had added. One that is in the history
+	// already, by itself or picked before, is refused with 409.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/cherry-pick (the `CherryPickSnapshot` operationId).
+	CherryPickSnapshot(ctx context.Context, stream StreamParameter, branch BranchParameter, body CherryPickSnapshotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// CompactDataset Make few large data files of many small ones
 	//
 	// Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
@@ -1995,10 +2428,167 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/gc (the `CollectFiles` operationId).
 	CollectFiles(ctx context.Context, stream StreamParameter, branch BranchParameter, body CollectFilesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RollbackDatasetWithBody Make an older snapshot the newest again
+	//
+	// Of a dataset without a stream. The snapshot must be in the history of the newest one. Those behind it stay readable by
+	// their ids, and their appends can be picked, until they expire.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/rollback (the `RollbackDataset` operationId).
+	RollbackDatasetWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RollbackDataset Make an older snapshot the newest again
+	//
+	// Of a dataset without a stream. The snapshot must be in the history of the newest one. Those behind it stay readable by
+	// their ids, and their appends can be picked, until they expire.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/rollback (the `RollbackDataset` operationId).
+	RollbackDataset(ctx context.Context, stream StreamParameter, branch BranchParameter, body RollbackDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDatasetSchema Show the schema of a dataset's table
+	//
+	// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/schema (the `GetDatasetSchema` operationId).
+	GetDatasetSchema(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListSnapshots List the dataset's history, newest first
 	//
 	// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/snapshots (the `ListSnapshots` operationId).
 	ListSnapshots(ctx context.Context, stream StreamParameter, branch BranchParameter, params *ListSnapshotsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListTransactions List the transactions of a branch, newest first
+	//
+	// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/transactions (the `ListTransactions` operationId).
+	ListTransactions(ctx context.Context, stream StreamParameter, branch BranchParameter, params *ListTransactionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginTransactionWithBody Begin a transaction on a dataset without a stream
+	//
+	// A branch has at most one that is open; it stays open over restarts, until it is committed or aborted, or nothing was
+	// added to it for seven days. Nothing of it is visible before the commit. `APPEND` adds the uploaded files,
+	// `SNAPSHOT` puts them in the place of all others, `DELETE` removes whole files: those that are named, or those
+	// whose rows all match `where` at the commit; a file of which only some rows match refuses the commit. With an
+	// `Idempotency-Key` a repeated call finds the transaction of the first one.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions (the `BeginTransaction` operationId).
+	BeginTransactionWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, params *BeginTransactionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BeginTransaction Begin a transaction on a dataset without a stream
+	//
+	// A branch has at most one that is open; it stays open over restarts, until it is committed or aborted, or nothing was
+	// added to it for seven days. Nothing of it is visible before the commit. `APPEND` adds the uploaded files,
+	// `SNAPSHOT` puts them in the place of all others, `DELETE` removes whole files: those that are named, or those
+	// whose rows all match `where` at the commit; a file of which only some rows match refuses the commit. With an
+	// `Idempotency-Key` a repeated call finds the transaction of the first one.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions (the `BeginTransaction` operationId).
+	BeginTransaction(ctx context.Context, stream StreamParameter, branch BranchParameter, params *BeginTransactionParams, body BeginTransactionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetTransaction Show a transaction
+	//
+	// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/transactions/{transaction} (the `GetTransaction` operationId).
+	GetTransaction(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AbortTransaction Give a transaction up
+	//
+	// Nothing of it was or will be visible; its files are deleted later. A repeated call changes nothing.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/abort (the `AbortTransaction` operationId).
+	AbortTransaction(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CommitTransaction Make a transaction visible
+	//
+	// All of it at once. A repeated call finds it committed. After an error it is still open.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/commit (the `CommitTransaction` operationId).
+	CommitTransaction(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UploadFileWithBody Upload rows into a transaction
+	//
+	// The body is rows in any form that publishing takes, up to 64 MB, or a Parquet file, up to 2 GiB, which is stored as it
+	// is: its columns are found by their field ids, or by their names where it has none; each must be in the dataset's
+	// schema, and the file is decoded once before it is taken. One upload is one data file. A name makes a repetition
+	// safe: the transaction takes one upload of each name, and a second one is answered with the first.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/files (the `UploadFile` operationId).
+	UploadFileWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, params *UploadFileParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UploadFile Upload rows into a transaction
+	//
+	// The body is rows in any form that publishing takes, up to 64 MB, or a Parquet file, up to 2 GiB, which is stored as it
+	// is: its columns are found by their field ids, or by their names where it has none; each must be in the dataset's
+	// schema, and the file is decoded once before it is taken. One upload is one data file. A name makes a repetition
+	// safe: the transaction takes one upload of each name, and a second one is answered with the first.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/files (the `UploadFile` operationId).
+	UploadFile(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, params *UploadFileParams, body UploadFileJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveFilesWithBody Name files that a DELETE removes
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/remove (the `RemoveFiles` operationId).
+	RemoveFilesWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveFiles Name files that a DELETE removes
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/remove (the `RemoveFiles` operationId).
+	RemoveFiles(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, body RemoveFilesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UploadDatasetWithBody Upload rows in a transaction of their own
+	//
+	// Begins a transaction, uploads the body, and commits. What the body may be says the upload into a transaction. While
+	// another transaction is open on the branch, 409 `CONFLICT`. With an `Idempotency-Key` a repeated call finds the
+	// transaction of the first one.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/upload (the `UploadDataset` operationId).
+	UploadDatasetWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, params *UploadDatasetParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UploadDataset Upload rows in a transaction of their own
+	//
+	// Begins a transaction, uploads the body, and commits. What the body may be says the upload into a transaction. While
+	// another transaction is open on the branch, 409 `CONFLICT`. With an `Idempotency-Key` a repeated call finds the
+	// transaction of the first one.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/upload (the `UploadDataset` operationId).
+	UploadDataset(ctx context.Context, stream StreamParameter, branch BranchParameter, params *UploadDatasetParams, body UploadDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StartStreamWithBody Start a stream on a dataset
+	//
+	// From then on rows can be published to it, under its name and with its schema, on every branch that it has. Reads give
+	// the rows that are there first, then those that come. Each column must have a type that rows can have; the error
+	// names one that has not. A second call is refused with 409 `ALREADY_EXISTS`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/stream (the `StartStream` operationId).
+	StartStreamWithBody(ctx context.Context, stream StreamParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StartStream Start a stream on a dataset
+	//
+	// From then on rows can be published to it, under its name and with its schema, on every branch that it has. Reads give
+	// the rows that are there first, then those that come. Each column must have a type that rows can have; the error
+	// names one that has not. A second call is refused with 409 `ALREADY_EXISTS`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/stream (the `StartStream` operationId).
+	StartStream(ctx context.Context, stream StreamParameter, body StartStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetContract This contract
 	//
@@ -2574,6 +3164,133 @@ func (c *Client) GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn
 	return c.Client.Do(req)
 }
 
+// ListDatasets List the datasets without a stream by name
+//
+// Corresponds with GET /v1/datasets (the `ListDatasets` operationId).
+func (c *Client) ListDatasets(ctx context.Context, params *ListDatasetsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDatasetsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateDatasetWithBody Create a dataset without a stream
+//
+// Creates an empty Iceberg table with the branch `main`. Rows come by transactions of uploads, or from engines through
+// the Iceberg catalog. It has the types that Iceberg has: BYTE and SHORT become INTEGER, and there are no defaults.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/datasets (the `CreateDataset` operationId).
+func (c *Client) CreateDatasetWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateDatasetRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateDataset Create a dataset without a stream
+//
+// Creates an empty Iceberg table with the branch `main`. Rows come by transactions of uploads, or from engines through
+// the Iceberg catalog. It has the types that Iceberg has: BYTE and SHORT become INTEGER, and there are no defaults.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/datasets (the `CreateDataset` operationId).
+func (c *Client) CreateDataset(ctx context.Context, body CreateDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateDatasetRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteDataset Delete a dataset without a stream, with all its branches and rows
+//
+// There is no way back. The dataset of a stream goes with the stream.
+//
+// Corresponds with DELETE /v1/datasets/{stream} (the `DeleteDataset` operationId).
+func (c *Client) DeleteDataset(ctx context.Context, stream StreamParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteDatasetRequest(c.Server, stream)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDataset Show a dataset, also that of a stream, and its branch main
+//
+// Corresponds with GET /v1/datasets/{stream} (the `GetDataset` operationId).
+func (c *Client) GetDataset(ctx context.Context, stream StreamParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDatasetRequest(c.Server, stream)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CherryPickSnapshotWithBody Add the rows of an append that a rollback left behind
+//
+// Of a dataset without a stream. A new snapshot adds the files that the chosen one had added. One that is in the history
+// already, by itself or picked before, is refused with 409.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/cherry-pick (the `CherryPickSnapshot` operationId).
+func (c *Client) CherryPickSnapshotWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCherryPickSnapshotRequestWithBody(c.Server, stream, branch, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CherryPickSnapshot Add the rows of an append that a rollback left behind
+//
+// Of a dataset without a stream. A new snapshot adds the files that the chosen one had added. One that is in the history
+// already, by itself or picked before, is refused with 409.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/cherry-pick (the `CherryPickSnapshot` operationId).
+func (c *Client) CherryPickSnapshot(ctx context.Context, stream StreamParameter, branch BranchParameter, body CherryPickSnapshotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCherryPickSnapshotRequest(c.Server, stream, branch, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // CompactDataset Make few large data files of many small ones
 //
 // Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
@@ -2693,11 +3410,338 @@ func (c *Client) CollectFiles(ctx context.Context, stream StreamParameter, branc
 	return c.Client.Do(req)
 }
 
+// RollbackDatasetWithBody Make an older snapshot the newest again
+//
+// Of a dataset without a stream. The snapshot must be in the history of the newest one. Those behind it stay readable by
+// their ids, and their appends can be picked, until they expire.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/rollback (the `RollbackDataset` operationId).
+func (c *Client) RollbackDatasetWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRollbackDatasetRequestWithBody(c.Server, stream, branch, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RollbackDataset Make an older snapshot the newest again
+//
+// Of a dataset without a stream. The snapshot must be in the history of the newest one. Those behind it stay readable by
+// their ids, and their appends can be picked, until they expire.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/rollback (the `RollbackDataset` operationId).
+func (c *Client) RollbackDataset(ctx context.Context, stream StreamParameter, branch BranchParameter, body RollbackDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRollbackDatasetRequest(c.Server, stream, branch, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDatasetSchema Show the schema of a dataset's table
+//
+// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/schema (the `GetDatasetSchema` operationId).
+func (c *Client) GetDatasetSchema(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDatasetSchemaRequest(c.Server, stream, branch)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListSnapshots List the dataset's history, newest first
 //
 // Corresponds with GET /v1/datasets/{stream}/branches/{branch}/snapshots (the `ListSnapshots` operationId).
 func (c *Client) ListSnapshots(ctx context.Context, stream StreamParameter, branch BranchParameter, params *ListSnapshotsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListSnapshotsRequest(c.Server, stream, branch, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListTransactions List the transactions of a branch, newest first
+//
+// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/transactions (the `ListTransactions` operationId).
+func (c *Client) ListTransactions(ctx context.Context, stream StreamParameter, branch BranchParameter, params *ListTransactionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTransactionsRequest(c.Server, stream, branch, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginTransactionWithBody Begin a transaction on a dataset without a stream
+//
+// A branch has at most one that is open; it stays open over restarts, until it is committed or aborted, or nothing was
+// added to it for seven days. Nothing of it is visible before the commit. `APPEND` adds the uploaded files,
+// `SNAPSHOT` puts them in the place of all others, `DELETE` removes whole files: those that are named, or those
+// whose rows all match `where` at the commit; a file of which only some rows match refuses the commit. With an
+// `Idempotency-Key` a repeated call finds the transaction of the first one.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions (the `BeginTransaction` operationId).
+func (c *Client) BeginTransactionWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, params *BeginTransactionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginTransactionRequestWithBody(c.Server, stream, branch, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BeginTransaction Begin a transaction on a dataset without a stream
+//
+// A branch has at most one that is open; it stays open over restarts, until it is committed or aborted, or nothing was
+// added to it for seven days. Nothing of it is visible before the commit. `APPEND` adds the uploaded files,
+// `SNAPSHOT` puts them in the place of all others, `DELETE` removes whole files: those that are named, or those
+// whose rows all match `where` at the commit; a file of which only some rows match refuses the commit. With an
+// `Idempotency-Key` a repeated call finds the transaction of the first one.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions (the `BeginTransaction` operationId).
+func (c *Client) BeginTransaction(ctx context.Context, stream StreamParameter, branch BranchParameter, params *BeginTransactionParams, body BeginTransactionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBeginTransactionRequest(c.Server, stream, branch, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetTransaction Show a transaction
+//
+// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/transactions/{transaction} (the `GetTransaction` operationId).
+func (c *Client) GetTransaction(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTransactionRequest(c.Server, stream, branch, transaction)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AbortTransaction Give a transaction up
+//
+// Nothing of it was or will be visible; its files are deleted later. A repeated call changes nothing.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/abort (the `AbortTransaction` operationId).
+func (c *Client) AbortTransaction(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAbortTransactionRequest(c.Server, stream, branch, transaction)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CommitTransaction Make a transaction visible
+//
+// All of it at once. A repeated call finds it committed. After an error it is still open.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/commit (the `CommitTransaction` operationId).
+func (c *Client) CommitTransaction(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCommitTransactionRequest(c.Server, stream, branch, transaction)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UploadFileWithBody Upload rows into a transaction
+//
+// The body is rows in any form that publishing takes, up to 64 MB, or a Parquet file, up to 2 GiB, which is stored as it
+// is: its columns are found by their field ids, or by their names where it has none; each must be in the dataset's
+// schema, and the file is decoded once before it is taken. One upload is one data file. A name makes a repetition
+// safe: the transaction takes one upload of each name, and a second one is answered with the first.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/files (the `UploadFile` operationId).
+func (c *Client) UploadFileWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, params *UploadFileParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUploadFileRequestWithBody(c.Server, stream, branch, transaction, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UploadFile Upload rows into a transaction
+//
+// The body is rows in any form that publishing takes, up to 64 MB, or a Parquet file, up to 2 GiB, which is stored as it
+// is: its columns are found by their field ids, or by their names where it has none; each must be in the dataset's
+// schema, and the file is decoded once before it is taken. One upload is one data file. A name makes a repetition
+// safe: the transaction takes one upload of each name, and a second one is answered with the first.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/files (the `UploadFile` operationId).
+func (c *Client) UploadFile(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, params *UploadFileParams, body UploadFileJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUploadFileRequest(c.Server, stream, branch, transaction, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveFilesWithBody Name files that a DELETE removes
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/remove (the `RemoveFiles` operationId).
+func (c *Client) RemoveFilesWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveFilesRequestWithBody(c.Server, stream, branch, transaction, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveFiles Name files that a DELETE removes
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/remove (the `RemoveFiles` operationId).
+func (c *Client) RemoveFiles(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, body RemoveFilesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveFilesRequest(c.Server, stream, branch, transaction, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UploadDatasetWithBody Upload rows in a transaction of their own
+//
+// Begins a transaction, uploads the body, and commits. What the body may be says the upload into a transaction. While
+// another transaction is open on the branch, 409 `CONFLICT`. With an `Idempotency-Key` a repeated call finds the
+// transaction of the first one.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/upload (the `UploadDataset` operationId).
+func (c *Client) UploadDatasetWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, params *UploadDatasetParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUploadDatasetRequestWithBody(c.Server, stream, branch, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UploadDataset Upload rows in a transaction of their own
+//
+// Begins a transaction, uploads the body, and commits. What the body may be says the upload into a transaction. While
+// another transaction is open on the branch, 409 `CONFLICT`. With an `Idempotency-Key` a repeated call finds the
+// transaction of the first one.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/upload (the `UploadDataset` operationId).
+func (c *Client) UploadDataset(ctx context.Context, stream StreamParameter, branch BranchParameter, params *UploadDatasetParams, body UploadDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUploadDatasetRequest(c.Server, stream, branch, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StartStreamWithBody Start a stream on a dataset
+//
+// From then on rows can be published to it, under its name and with its schema, on every branch that it has. Reads give
+// the rows that are there first, then those that come. Each column must have a type that rows can have; the error
+// names one that has not. A second call is refused with 409 `ALREADY_EXISTS`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/stream (the `StartStream` operationId).
+func (c *Client) StartStreamWithBody(ctx context.Context, stream StreamParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartStreamRequestWithBody(c.Server, stream, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StartStream Start a stream on a dataset
+//
+// From then on rows can be published to it, under its name and with its schema, on every branch that it has. Reads give
+// the rows that are there first, then those that come. Each column must have a type that rows can have; the error
+// names one that has not. A second call is refused with 409 `ALREADY_EXISTS`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/stream (the `StartStream` operationId).
+func (c *Client) StartStream(ctx context.Context, stream StreamParameter, body StartStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStartStreamRequest(c.Server, stream, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3817,6 +4861,234 @@ func NewGetReadinessRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListDatasetsRequest constructs an http.Request for the ListDatasets method
+func NewListDatasetsRequest(server string, params *ListDatasetsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.PageToken != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "pageToken", *params.PageToken, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateDatasetRequest calls the generic CreateDataset builder with application/json body
+func NewCreateDatasetRequest(server string, body CreateDatasetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateDatasetRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateDatasetRequestWithBody constructs an http.Request for the CreateDataset method, with any body, and a specified content type
+func NewCreateDatasetRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteDatasetRequest constructs an http.Request for the DeleteDataset method
+func NewDeleteDatasetRequest(server string, stream StreamParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetDatasetRequest constructs an http.Request for the GetDataset method
+func NewGetDatasetRequest(server string, stream StreamParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCherryPickSnapshotRequest calls the generic CherryPickSnapshot builder with application/json body
+func NewCherryPickSnapshotRequest(server string, stream StreamParameter, branch BranchParameter, body CherryPickSnapshotJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCherryPickSnapshotRequestWithBody(server, stream, branch, "application/json", bodyReader)
+}
+
+// NewCherryPickSnapshotRequestWithBody constructs an http.Request for the CherryPickSnapshot method, with any body, and a specified content type
+func NewCherryPickSnapshotRequestWithBody(server string, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/cherry-pick", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewCompactDatasetRequest constructs an http.Request for the CompactDataset method
 func NewCompactDatasetRequest(server string, stream StreamParameter, branch BranchParameter) (*http.Request, error) {
 	var err error
@@ -4058,6 +5330,101 @@ func NewCollectFilesRequestWithBody(server string, stream StreamParameter, branc
 	return req, nil
 }
 
+// NewRollbackDatasetRequest calls the generic RollbackDataset builder with application/json body
+func NewRollbackDatasetRequest(server string, stream StreamParameter, branch BranchParameter, body RollbackDatasetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRollbackDatasetRequestWithBody(server, stream, branch, "application/json", bodyReader)
+}
+
+// NewRollbackDatasetRequestWithBody constructs an http.Request for the RollbackDataset method, with any body, and a specified content type
+func NewRollbackDatasetRequestWithBody(server string, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/rollback", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetDatasetSchemaRequest constructs an http.Request for the GetDatasetSchema method
+func NewGetDatasetSchemaRequest(server string, stream StreamParameter, branch BranchParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/schema", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListSnapshotsRequest constructs an http.Request for the ListSnapshots method
 func NewListSnapshotsRequest(server string, stream StreamParameter, branch BranchParameter, params *ListSnapshotsParams) (*http.Request, error) {
 	var err error
@@ -4134,6 +5501,627 @@ func NewListSnapshotsRequest(server string, stream StreamParameter, branch Branc
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewListTransactionsRequest constructs an http.Request for the ListTransactions method
+func NewListTransactionsRequest(server string, stream StreamParameter, branch BranchParameter, params *ListTransactionsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/transactions", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.PageToken != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "pageToken", *params.PageToken, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewBeginTransactionRequest calls the generic BeginTransaction builder with application/json body
+func NewBeginTransactionRequest(server string, stream StreamParameter, branch BranchParameter, params *BeginTransactionParams, body BeginTransactionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBeginTransactionRequestWithBody(server, stream, branch, params, "application/json", bodyReader)
+}
+
+// NewBeginTransactionRequestWithBody constructs an http.Request for the BeginTransaction method, with any body, and a specified content type
+func NewBeginTransactionRequestWithBody(server string, stream StreamParameter, branch BranchParameter, params *BeginTransactionParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/transactions", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetTransactionRequest constructs an http.Request for the GetTransaction method
+func NewGetTransactionRequest(server string, stream StreamParameter, branch BranchParameter, transaction TransactionParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "transaction", transaction, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/transactions/%s", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAbortTransactionRequest constructs an http.Request for the AbortTransaction method
+func NewAbortTransactionRequest(server string, stream StreamParameter, branch BranchParameter, transaction TransactionParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "transaction", transaction, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/transactions/%s/abort", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCommitTransactionRequest constructs an http.Request for the CommitTransaction method
+func NewCommitTransactionRequest(server string, stream StreamParameter, branch BranchParameter, transaction TransactionParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "transaction", transaction, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/transactions/%s/commit", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUploadFileRequest calls the generic UploadFile builder with application/json body
+func NewUploadFileRequest(server string, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, params *UploadFileParams, body UploadFileJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUploadFileRequestWithBody(server, stream, branch, transaction, params, "application/json", bodyReader)
+}
+
+// NewUploadFileRequestWithBody constructs an http.Request for the UploadFile method, with any body, and a specified content type
+func NewUploadFileRequestWithBody(server string, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, params *UploadFileParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "transaction", transaction, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/transactions/%s/files", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Name != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "name", *params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.UnknownFields != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "unknownFields", *params.UnknownFields, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRemoveFilesRequest calls the generic RemoveFiles builder with application/json body
+func NewRemoveFilesRequest(server string, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, body RemoveFilesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRemoveFilesRequestWithBody(server, stream, branch, transaction, "application/json", bodyReader)
+}
+
+// NewRemoveFilesRequestWithBody constructs an http.Request for the RemoveFiles method, with any body, and a specified content type
+func NewRemoveFilesRequestWithBody(server string, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam2 string
+
+	pathParam2, err = runtime.StyleParamWithOptions("simple", false, "transaction", transaction, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/transactions/%s/remove", pathParam0, pathParam1, pathParam2)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewUploadDatasetRequest calls the generic UploadDataset builder with application/json body
+func NewUploadDatasetRequest(server string, stream StreamParameter, branch BranchParameter, params *UploadDatasetParams, body UploadDatasetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewUploadDatasetRequestWithBody(server, stream, branch, params, "application/json", bodyReader)
+}
+
+// NewUploadDatasetRequestWithBody constructs an http.Request for the UploadDataset method, with any body, and a specified content type
+func NewUploadDatasetRequestWithBody(server string, stream StreamParameter, branch BranchParameter, params *UploadDatasetParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/upload", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Type != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "type", *params.Type, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.UnknownFields != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "unknownFields", *params.UnknownFields, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewStartStreamRequest calls the generic StartStream builder with application/json body
+func NewStartStreamRequest(server string, stream StreamParameter, body StartStreamJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewStartStreamRequestWithBody(server, stream, "application/json", bodyReader)
+}
+
+// NewStartStreamRequestWithBody constructs an http.Request for the StartStream method, with any body, and a specified content type
+func NewStartStreamRequestWithBody(server string, stream StreamParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/stream", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -6750,6 +8738,69 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /readyz (the `GetReadiness` operationId).
 	GetReadinessWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetReadinessResponse, error)
 
+	// ListDatasetsWithResponse List the datasets without a stream by name
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/datasets (the `ListDatasets` operationId).
+	ListDatasetsWithResponse(ctx context.Context, params *ListDatasetsParams, reqEditors ...RequestEditorFn) (*ListDatasetsResponse, error)
+
+	// CreateDatasetWithBodyWithResponse Create a dataset without a stream
+	//
+	// Creates an empty Iceberg table with the branch `main`. Rows come by transactions of uploads, or from engines through
+	// the Iceberg catalog. It has the types that Iceberg has: BYTE and SHORT become INTEGER, and there are no defaults.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets (the `CreateDataset` operationId).
+	CreateDatasetWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDatasetResponse, error)
+
+	// CreateDatasetWithResponse Create a dataset without a stream
+	//
+	// Creates an empty Iceberg table with the branch `main`. Rows come by transactions of uploads, or from engines through
+	// the Iceberg catalog. It has the types that Iceberg has: BYTE and SHORT become INTEGER, and there are no defaults.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets (the `CreateDataset` operationId).
+	CreateDatasetWithResponse(ctx context.Context, body CreateDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDatasetResponse, error)
+
+	// DeleteDatasetWithResponse Delete a dataset without a stream, with all its branches and rows
+	//
+	// There is no way back. The dataset of a stream goes with the stream.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/datasets/{stream} (the `DeleteDataset` operationId).
+	DeleteDatasetWithResponse(ctx context.Context, stream StreamParameter, reqEditors ...RequestEditorFn) (*DeleteDatasetResponse, error)
+
+	// GetDatasetWithResponse Show a dataset, also that of a stream, and its branch main
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/datasets/{stream} (the `GetDataset` operationId).
+	GetDatasetWithResponse(ctx context.Context, stream StreamParameter, reqEditors ...RequestEditorFn) (*GetDatasetResponse, error)
+
+	// CherryPickSnapshotWithBodyWithResponse Add the rows of an append that a rollback left behind
+	//
+	// Of a dataset without a stream. A new snapshot adds the files that the chosen one had added. One that is in the history
+	// already, by itself or picked before, is refused with 409.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/cherry-pick (the `CherryPickSnapshot` operationId).
+	CherryPickSnapshotWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CherryPickSnapshotResponse, error)
+
+	// CherryPickSnapshotWithResponse Add the rows of an append that a rollback left behind
+	//
+	// Of a dataset without a stream. A new snapshot adds the files that the chosen one had added. One that is in the history
+	// already, by itself or picked before, is refused with 409.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/cherry-pick (the `CherryPickSnapshot` operationId).
+	CherryPickSnapshotWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body CherryPickSnapshotJSONRequestBody, reqEditors ...RequestEditorFn) (*CherryPickSnapshotResponse, error)
+
 	// CompactDatasetWithResponse Make few large data files of many small ones
 	//
 	// Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
@@ -6813,12 +8864,179 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/gc (the `CollectFiles` operationId).
 	CollectFilesWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body CollectFilesJSONRequestBody, reqEditors ...RequestEditorFn) (*CollectFilesResponse, error)
 
+	// RollbackDatasetWithBodyWithResponse Make an older snapshot the newest again
+	//
+	// Of a dataset without a stream. The snapshot must be in the history of the newest one. Those behind it stay readable by
+	// their ids, and their appends can be picked, until they expire.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/rollback (the `RollbackDataset` operationId).
+	RollbackDatasetWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RollbackDatasetResponse, error)
+
+	// RollbackDatasetWithResponse Make an older snapshot the newest again
+	//
+	// Of a dataset without a stream. The snapshot must be in the history of the newest one. Those behind it stay readable by
+	// their ids, and their appends can be picked, until they expire.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/rollback (the `RollbackDataset` operationId).
+	RollbackDatasetWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body RollbackDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*RollbackDatasetResponse, error)
+
+	// GetDatasetSchemaWithResponse Show the schema of a dataset's table
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/schema (the `GetDatasetSchema` operationId).
+	GetDatasetSchemaWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*GetDatasetSchemaResponse, error)
+
 	// ListSnapshotsWithResponse List the dataset's history, newest first
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/snapshots (the `ListSnapshots` operationId).
 	ListSnapshotsWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *ListSnapshotsParams, reqEditors ...RequestEditorFn) (*ListSnapshotsResponse, error)
+
+	// ListTransactionsWithResponse List the transactions of a branch, newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/transactions (the `ListTransactions` operationId).
+	ListTransactionsWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *ListTransactionsParams, reqEditors ...RequestEditorFn) (*ListTransactionsResponse, error)
+
+	// BeginTransactionWithBodyWithResponse Begin a transaction on a dataset without a stream
+	//
+	// A branch has at most one that is open; it stays open over restarts, until it is committed or aborted, or nothing was
+	// added to it for seven days. Nothing of it is visible before the commit. `APPEND` adds the uploaded files,
+	// `SNAPSHOT` puts them in the place of all others, `DELETE` removes whole files: those that are named, or those
+	// whose rows all match `where` at the commit; a file of which only some rows match refuses the commit. With an
+	// `Idempotency-Key` a repeated call finds the transaction of the first one.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions (the `BeginTransaction` operationId).
+	BeginTransactionWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *BeginTransactionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginTransactionResponse, error)
+
+	// BeginTransactionWithResponse Begin a transaction on a dataset without a stream
+	//
+	// A branch has at most one that is open; it stays open over restarts, until it is committed or aborted, or nothing was
+	// added to it for seven days. Nothing of it is visible before the commit. `APPEND` adds the uploaded files,
+	// `SNAPSHOT` puts them in the place of all others, `DELETE` removes whole files: those that are named, or those
+	// whose rows all match `where` at the commit; a file of which only some rows match refuses the commit. With an
+	// `Idempotency-Key` a repeated call finds the transaction of the first one.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions (the `BeginTransaction` operationId).
+	BeginTransactionWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *BeginTransactionParams, body BeginTransactionJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginTransactionResponse, error)
+
+	// GetTransactionWithResponse Show a transaction
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/transactions/{transaction} (the `GetTransaction` operationId).
+	GetTransactionWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, reqEditors ...RequestEditorFn) (*GetTransactionResponse, error)
+
+	// AbortTransactionWithResponse Give a transaction up
+	//
+	// Nothing of it was or will be visible; its files are deleted later. A repeated call changes nothing.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/abort (the `AbortTransaction` operationId).
+	AbortTransactionWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, reqEditors ...RequestEditorFn) (*AbortTransactionResponse, error)
+
+	// CommitTransactionWithResponse Make a transaction visible
+	//
+	// All of it at once. A repeated call finds it committed. After an error it is still open.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/commit (the `CommitTransaction` operationId).
+	CommitTransactionWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, reqEditors ...RequestEditorFn) (*CommitTransactionResponse, error)
+
+	// UploadFileWithBodyWithResponse Upload rows into a transaction
+	//
+	// The body is rows in any form that publishing takes, up to 64 MB, or a Parquet file, up to 2 GiB, which is stored as it
+	// is: its columns are found by their field ids, or by their names where it has none; each must be in the dataset's
+	// schema, and the file is decoded once before it is taken. One upload is one data file. A name makes a repetition
+	// safe: the transaction takes one upload of each name, and a second one is answered with the first.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/files (the `UploadFile` operationId).
+	UploadFileWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, params *UploadFileParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UploadFileResponse, error)
+
+	// UploadFileWithResponse Upload rows into a transaction
+	//
+	// The body is rows in any form that publishing takes, up to 64 MB, or a Parquet file, up to 2 GiB, which is stored as it
+	// is: its columns are found by their field ids, or by their names where it has none; each must be in the dataset's
+	// schema, and the file is decoded once before it is taken. One upload is one data file. A name makes a repetition
+	// safe: the transaction takes one upload of each name, and a second one is answered with the first.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/files (the `UploadFile` operationId).
+	UploadFileWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, params *UploadFileParams, body UploadFileJSONRequestBody, reqEditors ...RequestEditorFn) (*UploadFileResponse, error)
+
+	// RemoveFilesWithBodyWithResponse Name files that a DELETE removes
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/remove (the `RemoveFiles` operationId).
+	RemoveFilesWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemoveFilesResponse, error)
+
+	// RemoveFilesWithResponse Name files that a DELETE removes
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/remove (the `RemoveFiles` operationId).
+	RemoveFilesWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, body RemoveFilesJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveFilesResponse, error)
+
+	// UploadDatasetWithBodyWithResponse Upload rows in a transaction of their own
+	//
+	// Begins a transaction, uploads the body, and commits. What the body may be says the upload into a transaction. While
+	// another transaction is open on the branch, 409 `CONFLICT`. With an `Idempotency-Key` a repeated call finds the
+	// transaction of the first one.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/upload (the `UploadDataset` operationId).
+	UploadDatasetWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *UploadDatasetParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UploadDatasetResponse, error)
+
+	// UploadDatasetWithResponse Upload rows in a transaction of their own
+	//
+	// Begins a transaction, uploads the body, and commits. What the body may be says the upload into a transaction. While
+	// another transaction is open on the branch, 409 `CONFLICT`. With an `Idempotency-Key` a repeated call finds the
+	// transaction of the first one.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/upload (the `UploadDataset` operationId).
+	UploadDatasetWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *UploadDatasetParams, body UploadDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*UploadDatasetResponse, error)
+
+	// StartStreamWithBodyWithResponse Start a stream on a dataset
+	//
+	// From then on rows can be published to it, under its name and with its schema, on every branch that it has. Reads give
+	// the rows that are there first, then those that come. Each column must have a type that rows can have; the error
+	// names one that has not. A second call is refused with 409 `ALREADY_EXISTS`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/stream (the `StartStream` operationId).
+	StartStreamWithBodyWithResponse(ctx context.Context, stream StreamParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartStreamResponse, error)
+
+	// StartStreamWithResponse Start a stream on a dataset
+	//
+	// From then on rows can be published to it, under its name and with its schema, on every branch that it has. Reads give
+	// the rows that are there first, then those that come. Each column must have a type that rows can have; the error
+	// names one that has not. A second call is refused with 409 `ALREADY_EXISTS`.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/stream (the `StartStream` operationId).
+	StartStreamWithResponse(ctx context.Context, stream StreamParameter, body StartStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*StartStreamResponse, error)
 
 	// GetContractWithResponse This contract
 	//
@@ -7552,6 +9770,344 @@ func (r GetReadinessResponse) ContentType() string {
 	return ""
 }
 
+type ListDatasetsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DatasetList
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDatasetsResponse) GetJSON200() *DatasetList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListDatasetsResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListDatasetsResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDatasetsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDatasetsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDatasetsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDatasetsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// CreateDatasetResponse201Headers the declared response headers of an HTTP 201 response for CreateDataset
+type CreateDatasetResponse201Headers struct {
+	Location *string
+}
+
+type CreateDatasetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Dataset
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *CreateDatasetResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r CreateDatasetResponse) GetJSON201() *Dataset {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r CreateDatasetResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r CreateDatasetResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r CreateDatasetResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r CreateDatasetResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreateDatasetResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateDatasetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateDatasetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateDatasetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateDatasetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteDatasetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r DeleteDatasetResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r DeleteDatasetResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteDatasetResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteDatasetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteDatasetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteDatasetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteDatasetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDatasetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Dataset
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetDatasetResponse) GetJSON200() *Dataset {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r GetDatasetResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r GetDatasetResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetDatasetResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDatasetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDatasetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDatasetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDatasetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CherryPickSnapshotResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SnapshotChange
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CherryPickSnapshotResponse) GetJSON200() *SnapshotChange {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r CherryPickSnapshotResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r CherryPickSnapshotResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r CherryPickSnapshotResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r CherryPickSnapshotResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r CherryPickSnapshotResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CherryPickSnapshotResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CherryPickSnapshotResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CherryPickSnapshotResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CherryPickSnapshotResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CherryPickSnapshotResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // CompactDatasetResponse429Headers the declared response headers of an HTTP 429 response for CompactDataset
 type CompactDatasetResponse429Headers struct {
 	RetryAfter *int
@@ -7919,6 +10475,151 @@ func (r CollectFilesResponse) ContentType() string {
 	return ""
 }
 
+type RollbackDatasetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SnapshotChange
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RollbackDatasetResponse) GetJSON200() *SnapshotChange {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r RollbackDatasetResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r RollbackDatasetResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r RollbackDatasetResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r RollbackDatasetResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r RollbackDatasetResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RollbackDatasetResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RollbackDatasetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RollbackDatasetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RollbackDatasetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RollbackDatasetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDatasetSchemaResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DatasetSchema
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetDatasetSchemaResponse) GetJSON200() *DatasetSchema {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r GetDatasetSchemaResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r GetDatasetSchemaResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetDatasetSchemaResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDatasetSchemaResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDatasetSchemaResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDatasetSchemaResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDatasetSchemaResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListSnapshotsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -7975,6 +10676,746 @@ func (r ListSnapshotsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListSnapshotsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListTransactionsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TransactionList
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListTransactionsResponse) GetJSON200() *TransactionList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListTransactionsResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r ListTransactionsResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListTransactionsResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListTransactionsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListTransactionsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListTransactionsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListTransactionsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BeginTransactionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Transaction
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r BeginTransactionResponse) GetJSON201() *Transaction {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r BeginTransactionResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r BeginTransactionResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r BeginTransactionResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r BeginTransactionResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r BeginTransactionResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r BeginTransactionResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r BeginTransactionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BeginTransactionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BeginTransactionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BeginTransactionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetTransactionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Transaction
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetTransactionResponse) GetJSON200() *Transaction {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r GetTransactionResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r GetTransactionResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetTransactionResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetTransactionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTransactionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTransactionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTransactionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AbortTransactionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Transaction
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AbortTransactionResponse) GetJSON200() *Transaction {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r AbortTransactionResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r AbortTransactionResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r AbortTransactionResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AbortTransactionResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AbortTransactionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AbortTransactionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AbortTransactionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AbortTransactionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CommitTransactionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Transaction
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CommitTransactionResponse) GetJSON200() *Transaction {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r CommitTransactionResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r CommitTransactionResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r CommitTransactionResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CommitTransactionResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CommitTransactionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CommitTransactionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CommitTransactionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CommitTransactionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UploadFileResponse429Headers the declared response headers of an HTTP 429 response for UploadFile
+type UploadFileResponse429Headers struct {
+	RetryAfter *int
+}
+
+type UploadFileResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *UploadedFile
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON408 the response for an HTTP 408 `application/problem+json` response
+	ApplicationProblemJSON408 *RequestTimeout
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *RowsRejected
+	// ApplicationProblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationProblemJSON429 *Busy
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *UploadFileResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UploadFileResponse) GetJSON200() *UploadedFile {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r UploadFileResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r UploadFileResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON408 returns the response for an HTTP 408 `application/problem+json` response
+func (r UploadFileResponse) GetApplicationProblemJSON408() *RequestTimeout {
+	return r.ApplicationProblemJSON408
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r UploadFileResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r UploadFileResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r UploadFileResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r UploadFileResponse) GetApplicationProblemJSON422() *RowsRejected {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r UploadFileResponse) GetApplicationProblemJSON429() *Busy {
+	return r.ApplicationProblemJSON429
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r UploadFileResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UploadFileResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UploadFileResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UploadFileResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UploadFileResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveFilesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Transaction
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RemoveFilesResponse) GetJSON200() *Transaction {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r RemoveFilesResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r RemoveFilesResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r RemoveFilesResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r RemoveFilesResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r RemoveFilesResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveFilesResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveFilesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveFilesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveFilesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveFilesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// UploadDatasetResponse429Headers the declared response headers of an HTTP 429 response for UploadDataset
+type UploadDatasetResponse429Headers struct {
+	RetryAfter *int
+}
+
+type UploadDatasetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Transaction
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON408 the response for an HTTP 408 `application/problem+json` response
+	ApplicationProblemJSON408 *RequestTimeout
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *RowsRejected
+	// ApplicationProblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationProblemJSON429 *Busy
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *UploadDatasetResponse429Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UploadDatasetResponse) GetJSON200() *Transaction {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r UploadDatasetResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r UploadDatasetResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON408 returns the response for an HTTP 408 `application/problem+json` response
+func (r UploadDatasetResponse) GetApplicationProblemJSON408() *RequestTimeout {
+	return r.ApplicationProblemJSON408
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r UploadDatasetResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r UploadDatasetResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r UploadDatasetResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r UploadDatasetResponse) GetApplicationProblemJSON422() *RowsRejected {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r UploadDatasetResponse) GetApplicationProblemJSON429() *Busy {
+	return r.ApplicationProblemJSON429
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r UploadDatasetResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r UploadDatasetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UploadDatasetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UploadDatasetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UploadDatasetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// StartStreamResponse201Headers the declared response headers of an HTTP 201 response for StartStream
+type StartStreamResponse201Headers struct {
+	Location *string
+}
+
+type StartStreamResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Stream
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *StartStreamResponse201Headers
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r StartStreamResponse) GetJSON201() *Stream {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r StartStreamResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r StartStreamResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r StartStreamResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r StartStreamResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r StartStreamResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r StartStreamResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r StartStreamResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StartStreamResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StartStreamResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StartStreamResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -10923,6 +14364,111 @@ func (c *ClientWithResponses) GetReadinessWithResponse(ctx context.Context, reqE
 	return ParseGetReadinessResponse(rsp)
 }
 
+// ListDatasetsWithResponse List the datasets without a stream by name
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/datasets (the `ListDatasets` operationId).
+func (c *ClientWithResponses) ListDatasetsWithResponse(ctx context.Context, params *ListDatasetsParams, reqEditors ...RequestEditorFn) (*ListDatasetsResponse, error) {
+	rsp, err := c.ListDatasets(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDatasetsResponse(rsp)
+}
+
+// CreateDatasetWithBodyWithResponse Create a dataset without a stream
+//
+// Creates an empty Iceberg table with the branch `main`. Rows come by transactions of uploads, or from engines through
+// the Iceberg catalog. It has the types that Iceberg has: BYTE and SHORT become INTEGER, and there are no defaults.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets (the `CreateDataset` operationId).
+func (c *ClientWithResponses) CreateDatasetWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateDatasetResponse, error) {
+	rsp, err := c.CreateDatasetWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateDatasetResponse(rsp)
+}
+
+// CreateDatasetWithResponse Create a dataset without a stream
+//
+// Creates an empty Iceberg table with the branch `main`. Rows come by transactions of uploads, or from engines through
+// the Iceberg catalog. It has the types that Iceberg has: BYTE and SHORT become INTEGER, and there are no defaults.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets (the `CreateDataset` operationId).
+func (c *ClientWithResponses) CreateDatasetWithResponse(ctx context.Context, body CreateDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateDatasetResponse, error) {
+	rsp, err := c.CreateDataset(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateDatasetResponse(rsp)
+}
+
+// DeleteDatasetWithResponse Delete a dataset without a stream, with all its branches and rows
+//
+// There is no way back. The dataset of a stream goes with the stream.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/datasets/{stream} (the `DeleteDataset` operationId).
+func (c *ClientWithResponses) DeleteDatasetWithResponse(ctx context.Context, stream StreamParameter, reqEditors ...RequestEditorFn) (*DeleteDatasetResponse, error) {
+	rsp, err := c.DeleteDataset(ctx, stream, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteDatasetResponse(rsp)
+}
+
+// GetDatasetWithResponse Show a dataset, also that of a stream, and its branch main
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/datasets/{stream} (the `GetDataset` operationId).
+func (c *ClientWithResponses) GetDatasetWithResponse(ctx context.Context, stream StreamParameter, reqEditors ...RequestEditorFn) (*GetDatasetResponse, error) {
+	rsp, err := c.GetDataset(ctx, stream, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDatasetResponse(rsp)
+}
+
+// CherryPickSnapshotWithBodyWithResponse Add the rows of an append that a rollback left behind
+//
+// Of a dataset without a stream. A new snapshot adds the files that the chosen one had added. One that is in the history
+// already, by itself or picked before, is refused with 409.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/cherry-pick (the `CherryPickSnapshot` operationId).
+func (c *ClientWithResponses) CherryPickSnapshotWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CherryPickSnapshotResponse, error) {
+	rsp, err := c.CherryPickSnapshotWithBody(ctx, stream, branch, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCherryPickSnapshotResponse(rsp)
+}
+
+// CherryPickSnapshotWithResponse Add the rows of an append that a rollback left behind
+//
+// Of a dataset without a stream. A new snapshot adds the files that the chosen one had added. One that is in the history
+// already, by itself or picked before, is refused with 409.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/cherry-pick (the `CherryPickSnapshot` operationId).
+func (c *ClientWithResponses) CherryPickSnapshotWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body CherryPickSnapshotJSONRequestBody, reqEditors ...RequestEditorFn) (*CherryPickSnapshotResponse, error) {
+	rsp, err := c.CherryPickSnapshot(ctx, stream, branch, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCherryPickSnapshotResponse(rsp)
+}
+
 // CompactDatasetWithResponse Make few large data files of many small ones
 //
 // Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
@@ -11022,6 +14568,51 @@ func (c *ClientWithResponses) CollectFilesWithResponse(ctx context.Context, stre
 	return ParseCollectFilesResponse(rsp)
 }
 
+// RollbackDatasetWithBodyWithResponse Make an older snapshot the newest again
+//
+// Of a dataset without a stream. The snapshot must be in the history of the newest one. Those behind it stay readable by
+// their ids, and their appends can be picked, until they expire.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/rollback (the `RollbackDataset` operationId).
+func (c *ClientWithResponses) RollbackDatasetWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RollbackDatasetResponse, error) {
+	rsp, err := c.RollbackDatasetWithBody(ctx, stream, branch, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRollbackDatasetResponse(rsp)
+}
+
+// RollbackDatasetWithResponse Make an older snapshot the newest again
+//
+// Of a dataset without a stream. The snapshot must be in the history of the newest one. Those behind it stay readable by
+// their ids, and their appends can be picked, until they expire.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/rollback (the `RollbackDataset` operationId).
+func (c *ClientWithResponses) RollbackDatasetWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body RollbackDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*RollbackDatasetResponse, error) {
+	rsp, err := c.RollbackDataset(ctx, stream, branch, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRollbackDatasetResponse(rsp)
+}
+
+// GetDatasetSchemaWithResponse Show the schema of a dataset's table
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/schema (the `GetDatasetSchema` operationId).
+func (c *ClientWithResponses) GetDatasetSchemaWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*GetDatasetSchemaResponse, error) {
+	rsp, err := c.GetDatasetSchema(ctx, stream, branch, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDatasetSchemaResponse(rsp)
+}
+
 // ListSnapshotsWithResponse List the dataset's history, newest first
 //
 // Returns a wrapper object for the known response body format(s).
@@ -11033,6 +14624,230 @@ func (c *ClientWithResponses) ListSnapshotsWithResponse(ctx context.Context, str
 		return nil, err
 	}
 	return ParseListSnapshotsResponse(rsp)
+}
+
+// ListTransactionsWithResponse List the transactions of a branch, newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/transactions (the `ListTransactions` operationId).
+func (c *ClientWithResponses) ListTransactionsWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *ListTransactionsParams, reqEditors ...RequestEditorFn) (*ListTransactionsResponse, error) {
+	rsp, err := c.ListTransactions(ctx, stream, branch, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListTransactionsResponse(rsp)
+}
+
+// BeginTransactionWithBodyWithResponse Begin a transaction on a dataset without a stream
+//
+// A branch has at most one that is open; it stays open over restarts, until it is committed or aborted, or nothing was
+// added to it for seven days. Nothing of it is visible before the commit. `APPEND` adds the uploaded files,
+// `SNAPSHOT` puts them in the place of all others, `DELETE` removes whole files: those that are named, or those
+// whose rows all match `where` at the commit; a file of which only some rows match refuses the commit. With an
+// `Idempotency-Key` a repeated call finds the transaction of the first one.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions (the `BeginTransaction` operationId).
+func (c *ClientWithResponses) BeginTransactionWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *BeginTransactionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BeginTransactionResponse, error) {
+	rsp, err := c.BeginTransactionWithBody(ctx, stream, branch, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginTransactionResponse(rsp)
+}
+
+// BeginTransactionWithResponse Begin a transaction on a dataset without a stream
+//
+// A branch has at most one that is open; it stays open over restarts, until it is committed or aborted, or nothing was
+// added to it for seven days. Nothing of it is visible before the commit. `APPEND` adds the uploaded files,
+// `SNAPSHOT` puts them in the place of all others, `DELETE` removes whole files: those that are named, or those
+// whose rows all match `where` at the commit; a file of which only some rows match refuses the commit. With an
+// `Idempotency-Key` a repeated call finds the transaction of the first one.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions (the `BeginTransaction` operationId).
+func (c *ClientWithResponses) BeginTransactionWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *BeginTransactionParams, body BeginTransactionJSONRequestBody, reqEditors ...RequestEditorFn) (*BeginTransactionResponse, error) {
+	rsp, err := c.BeginTransaction(ctx, stream, branch, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBeginTransactionResponse(rsp)
+}
+
+// GetTransactionWithResponse Show a transaction
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/transactions/{transaction} (the `GetTransaction` operationId).
+func (c *ClientWithResponses) GetTransactionWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, reqEditors ...RequestEditorFn) (*GetTransactionResponse, error) {
+	rsp, err := c.GetTransaction(ctx, stream, branch, transaction, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTransactionResponse(rsp)
+}
+
+// AbortTransactionWithResponse Give a transaction up
+//
+// Nothing of it was or will be visible; its files are deleted later. A repeated call changes nothing.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/abort (the `AbortTransaction` operationId).
+func (c *ClientWithResponses) AbortTransactionWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, reqEditors ...RequestEditorFn) (*AbortTransactionResponse, error) {
+	rsp, err := c.AbortTransaction(ctx, stream, branch, transaction, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAbortTransactionResponse(rsp)
+}
+
+// CommitTransactionWithResponse Make a transaction visible
+//
+// All of it at once. A repeated call finds it committed. After an error it is still open.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/commit (the `CommitTransaction` operationId).
+func (c *ClientWithResponses) CommitTransactionWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, reqEditors ...RequestEditorFn) (*CommitTransactionResponse, error) {
+	rsp, err := c.CommitTransaction(ctx, stream, branch, transaction, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCommitTransactionResponse(rsp)
+}
+
+// UploadFileWithBodyWithResponse Upload rows into a transaction
+//
+// The body is rows in any form that publishing takes, up to 64 MB, or a Parquet file, up to 2 GiB, which is stored as it
+// is: its columns are found by their field ids, or by their names where it has none; each must be in the dataset's
+// schema, and the file is decoded once before it is taken. One upload is one data file. A name makes a repetition
+// safe: the transaction takes one upload of each name, and a second one is answered with the first.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/files (the `UploadFile` operationId).
+func (c *ClientWithResponses) UploadFileWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, params *UploadFileParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UploadFileResponse, error) {
+	rsp, err := c.UploadFileWithBody(ctx, stream, branch, transaction, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUploadFileResponse(rsp)
+}
+
+// UploadFileWithResponse Upload rows into a transaction
+//
+// The body is rows in any form that publishing takes, up to 64 MB, or a Parquet file, up to 2 GiB, which is stored as it
+// is: its columns are found by their field ids, or by their names where it has none; each must be in the dataset's
+// schema, and the file is decoded once before it is taken. One upload is one data file. A name makes a repetition
+// safe: the transaction takes one upload of each name, and a second one is answered with the first.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/files (the `UploadFile` operationId).
+func (c *ClientWithResponses) UploadFileWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, params *UploadFileParams, body UploadFileJSONRequestBody, reqEditors ...RequestEditorFn) (*UploadFileResponse, error) {
+	rsp, err := c.UploadFile(ctx, stream, branch, transaction, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUploadFileResponse(rsp)
+}
+
+// RemoveFilesWithBodyWithResponse Name files that a DELETE removes
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/remove (the `RemoveFiles` operationId).
+func (c *ClientWithResponses) RemoveFilesWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemoveFilesResponse, error) {
+	rsp, err := c.RemoveFilesWithBody(ctx, stream, branch, transaction, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveFilesResponse(rsp)
+}
+
+// RemoveFilesWithResponse Name files that a DELETE removes
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/remove (the `RemoveFiles` operationId).
+func (c *ClientWithResponses) RemoveFilesWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, body RemoveFilesJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveFilesResponse, error) {
+	rsp, err := c.RemoveFiles(ctx, stream, branch, transaction, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveFilesResponse(rsp)
+}
+
+// UploadDatasetWithBodyWithResponse Upload rows in a transaction of their own
+//
+// Begins a transaction, uploads the body, and commits. What the body may be says the upload into a transaction. While
+// another transaction is open on the branch, 409 `CONFLICT`. With an `Idempotency-Key` a repeated call finds the
+// transaction of the first one.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/upload (the `UploadDataset` operationId).
+func (c *ClientWithResponses) UploadDatasetWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *UploadDatasetParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*UploadDatasetResponse, error) {
+	rsp, err := c.UploadDatasetWithBody(ctx, stream, branch, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUploadDatasetResponse(rsp)
+}
+
+// UploadDatasetWithResponse Upload rows in a transaction of their own
+//
+// Begins a transaction, uploads the body, and commits. What the body may be says the upload into a transaction. While
+// another transaction is open on the branch, 409 `CONFLICT`. With an `Idempotency-Key` a repeated call finds the
+// transaction of the first one.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/upload (the `UploadDataset` operationId).
+func (c *ClientWithResponses) UploadDatasetWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *UploadDatasetParams, body UploadDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*UploadDatasetResponse, error) {
+	rsp, err := c.UploadDataset(ctx, stream, branch, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUploadDatasetResponse(rsp)
+}
+
+// StartStreamWithBodyWithResponse Start a stream on a dataset
+//
+// From then on rows can be published to it, under its name and with its schema, on every branch that it has. Reads give
+// the rows that are there first, then those that come. Each column must have a type that rows can have; the error
+// names one that has not. A second call is refused with 409 `ALREADY_EXISTS`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/stream (the `StartStream` operationId).
+func (c *ClientWithResponses) StartStreamWithBodyWithResponse(ctx context.Context, stream StreamParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StartStreamResponse, error) {
+	rsp, err := c.StartStreamWithBody(ctx, stream, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStartStreamResponse(rsp)
+}
+
+// StartStreamWithResponse Start a stream on a dataset
+//
+// From then on rows can be published to it, under its name and with its schema, on every branch that it has. Reads give
+// the rows that are there first, then those that come. Each column must have a type that rows can have; the error
+// names one that has not. A second call is refused with 409 `ALREADY_EXISTS`.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/stream (the `StartStream` operationId).
+func (c *ClientWithResponses) StartStreamWithResponse(ctx context.Context, stream StreamParameter, body StartStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*StartStreamResponse, error) {
+	rsp, err := c.StartStream(ctx, stream, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStartStreamResponse(rsp)
 }
 
 // GetContractWithResponse This contract
@@ -12027,6 +15842,278 @@ func ParseGetReadinessResponse(rsp *http.Response) (*GetReadinessResponse, error
 	return response, nil
 }
 
+// ParseListDatasetsResponse parses an HTTP response from a ListDatasetsWithResponse call
+func ParseListDatasetsResponse(rsp *http.Response) (*ListDatasetsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDatasetsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DatasetList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateDatasetResponse parses an HTTP response from a CreateDatasetWithResponse call
+func ParseCreateDatasetResponse(rsp *http.Response) (*CreateDatasetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateDatasetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Dataset
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers CreateDatasetResponse201Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = &value
+		}
+		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseDeleteDatasetResponse parses an HTTP response from a DeleteDatasetWithResponse call
+func ParseDeleteDatasetResponse(rsp *http.Response) (*DeleteDatasetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteDatasetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetDatasetResponse parses an HTTP response from a GetDatasetWithResponse call
+func ParseGetDatasetResponse(rsp *http.Response) (*GetDatasetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDatasetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Dataset
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCherryPickSnapshotResponse parses an HTTP response from a CherryPickSnapshotWithResponse call
+func ParseCherryPickSnapshotResponse(rsp *http.Response) (*CherryPickSnapshotResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CherryPickSnapshotResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SnapshotChange
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseCompactDatasetResponse parses an HTTP response from a CompactDatasetWithResponse call
 func ParseCompactDatasetResponse(rsp *http.Response) (*CompactDatasetResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -12361,6 +16448,121 @@ func ParseCollectFilesResponse(rsp *http.Response) (*CollectFilesResponse, error
 	return response, nil
 }
 
+// ParseRollbackDatasetResponse parses an HTTP response from a RollbackDatasetWithResponse call
+func ParseRollbackDatasetResponse(rsp *http.Response) (*RollbackDatasetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RollbackDatasetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SnapshotChange
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetDatasetSchemaResponse parses an HTTP response from a GetDatasetSchemaWithResponse call
+func ParseGetDatasetSchemaResponse(rsp *http.Response) (*GetDatasetSchemaResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDatasetSchemaResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DatasetSchema
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListSnapshotsResponse parses an HTTP response from a ListSnapshotsWithResponse call
 func ParseListSnapshotsResponse(rsp *http.Response) (*ListSnapshotsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -12403,6 +16605,629 @@ func ParseListSnapshotsResponse(rsp *http.Response) (*ListSnapshotsResponse, err
 		}
 		response.ApplicationProblemJSONDefault = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseListTransactionsResponse parses an HTTP response from a ListTransactionsWithResponse call
+func ParseListTransactionsResponse(rsp *http.Response) (*ListTransactionsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListTransactionsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TransactionList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBeginTransactionResponse parses an HTTP response from a BeginTransactionWithResponse call
+func ParseBeginTransactionResponse(rsp *http.Response) (*BeginTransactionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BeginTransactionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Transaction
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetTransactionResponse parses an HTTP response from a GetTransactionWithResponse call
+func ParseGetTransactionResponse(rsp *http.Response) (*GetTransactionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTransactionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Transaction
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAbortTransactionResponse parses an HTTP response from a AbortTransactionWithResponse call
+func ParseAbortTransactionResponse(rsp *http.Response) (*AbortTransactionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AbortTransactionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Transaction
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCommitTransactionResponse parses an HTTP response from a CommitTransactionWithResponse call
+func ParseCommitTransactionResponse(rsp *http.Response) (*CommitTransactionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CommitTransactionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Transaction
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUploadFileResponse parses an HTTP response from a UploadFileWithResponse call
+func ParseUploadFileResponse(rsp *http.Response) (*UploadFileResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UploadFileResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest UploadedFile
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 408:
+		var dest RequestTimeout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON408 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest RowsRejected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Busy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers UploadFileResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRemoveFilesResponse parses an HTTP response from a RemoveFilesWithResponse call
+func ParseRemoveFilesResponse(rsp *http.Response) (*RemoveFilesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveFilesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Transaction
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUploadDatasetResponse parses an HTTP response from a UploadDatasetWithResponse call
+func ParseUploadDatasetResponse(rsp *http.Response) (*UploadDatasetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UploadDatasetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Transaction
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 408:
+		var dest RequestTimeout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON408 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest RowsRejected
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Busy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers UploadDatasetResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseStartStreamResponse parses an HTTP response from a StartStreamWithResponse call
+func ParseStartStreamResponse(rsp *http.Response) (*StartStreamResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StartStreamResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Stream
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers StartStreamResponse201Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = &value
+		}
+		response.Headers201 = &headers
 	}
 
 	return response, nil

@@ -31,6 +31,24 @@ func (e Consistency) Valid() bool {
 	}
 }
 
+// Defines values for DatasetKind.
+const (
+	DatasetKindDATASET DatasetKind = "DATASET"
+	DatasetKindSTREAM  DatasetKind = "STREAM"
+)
+
+// Valid indicates whether the value is a known member of the DatasetKind enum.
+func (e DatasetKind) Valid() bool {
+	switch e {
+	case DatasetKindDATASET:
+		return true
+	case DatasetKindSTREAM:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DatasetFormat.
 const (
 	DatasetFormatAVRO    DatasetFormat = "AVRO"
@@ -184,6 +202,48 @@ func (e SubscriberStartType) Valid() bool {
 	}
 }
 
+// Defines values for TransactionState.
+const (
+	TransactionStateABORTED   TransactionState = "ABORTED"
+	TransactionStateCOMMITTED TransactionState = "COMMITTED"
+	TransactionStateOPEN      TransactionState = "OPEN"
+)
+
+// Valid indicates whether the value is a known member of the TransactionState enum.
+func (e TransactionState) Valid() bool {
+	switch e {
+	case TransactionStateABORTED:
+		return true
+	case TransactionStateCOMMITTED:
+		return true
+	case TransactionStateOPEN:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TransactionType.
+const (
+	TransactionTypeAPPEND   TransactionType = "APPEND"
+	TransactionTypeDELETE   TransactionType = "DELETE"
+	TransactionTypeSNAPSHOT TransactionType = "SNAPSHOT"
+)
+
+// Valid indicates whether the value is a known member of the TransactionType enum.
+func (e TransactionType) Valid() bool {
+	switch e {
+	case TransactionTypeAPPEND:
+		return true
+	case TransactionTypeDELETE:
+		return true
+	case TransactionTypeSNAPSHOT:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for NumbersParameter.
 const (
 	NumbersParameterNumber NumbersParameter = "number"
@@ -196,6 +256,78 @@ func (e NumbersParameter) Valid() bool {
 	case NumbersParameterNumber:
 		return true
 	case NumbersParameterString:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UnknownFieldsParameter.
+const (
+	UnknownFieldsParameterIgnore UnknownFieldsParameter = "ignore"
+	UnknownFieldsParameterReject UnknownFieldsParameter = "reject"
+)
+
+// Valid indicates whether the value is a known member of the UnknownFieldsParameter enum.
+func (e UnknownFieldsParameter) Valid() bool {
+	switch e {
+	case UnknownFieldsParameterIgnore:
+		return true
+	case UnknownFieldsParameterReject:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UploadFileParamsUnknownFields.
+const (
+	UploadFileParamsUnknownFieldsIgnore UploadFileParamsUnknownFields = "ignore"
+	UploadFileParamsUnknownFieldsReject UploadFileParamsUnknownFields = "reject"
+)
+
+// Valid indicates whether the value is a known member of the UploadFileParamsUnknownFields enum.
+func (e UploadFileParamsUnknownFields) Valid() bool {
+	switch e {
+	case UploadFileParamsUnknownFieldsIgnore:
+		return true
+	case UploadFileParamsUnknownFieldsReject:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UploadDatasetParamsType.
+const (
+	UploadDatasetParamsTypeAPPEND   UploadDatasetParamsType = "APPEND"
+	UploadDatasetParamsTypeSNAPSHOT UploadDatasetParamsType = "SNAPSHOT"
+)
+
+// Valid indicates whether the value is a known member of the UploadDatasetParamsType enum.
+func (e UploadDatasetParamsType) Valid() bool {
+	switch e {
+	case UploadDatasetParamsTypeAPPEND:
+		return true
+	case UploadDatasetParamsTypeSNAPSHOT:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for UploadDatasetParamsUnknownFields.
+const (
+	UploadDatasetParamsUnknownFieldsIgnore UploadDatasetParamsUnknownFields = "ignore"
+	UploadDatasetParamsUnknownFieldsReject UploadDatasetParamsUnknownFields = "reject"
+)
+
+// Valid indicates whether the value is a known member of the UploadDatasetParamsUnknownFields enum.
+func (e UploadDatasetParamsUnknownFields) Valid() bool {
+	switch e {
+	case UploadDatasetParamsUnknownFieldsIgnore:
+		return true
+	case UploadDatasetParamsUnknownFieldsReject:
 		return true
 	default:
 		return false
@@ -445,6 +577,14 @@ type ArchiveResult struct {
 
 	// SnapshotID The dataset's newest snapshot; absent while there is none
 	SnapshotID *SnapshotID `json:"snapshotId,omitempty"`
+}
+
+// BeginTransaction defines model for BeginTransaction.
+type BeginTransaction struct {
+	Type TransactionType `json:"type"`
+
+	// Where DELETE only. A predicate as reads have it
+	Where *string `json:"where,omitempty"`
 }
 
 // Branch defines model for Branch.
@@ -697,6 +837,21 @@ type CreateBranch struct {
 	Settings *SettingsPatch `json:"settings,omitempty"`
 }
 
+// CreateDataset defines model for CreateDataset.
+type CreateDataset struct {
+	// DatasetFormat Format of data files; PARQUET is the default
+	DatasetFormat *DatasetFormat `json:"datasetFormat,omitempty"`
+	Name          StreamName     `json:"name"`
+
+	// Sample Rows to infer the schema from
+	Sample *[]Row `json:"sample,omitempty"`
+
+	// Schema Fields of a row, in order. An Avro record schema is accepted wherever this form is.
+	//
+	// Example: {"fields":[{"name":"id","nullable":false,"type":"STRING"},{"name":"price","precision":12,"scale":2,"type":"DECIMAL"},{"element":{"nullable":false,"type":"STRING"},"name":"tags","type":"ARRAY"},{"name":"labels","type":"MAP","value":{"type":"LONG"}},{"fields":[{"name":"latitude","type":"DOUBLE"},{"name":"longitude","type":"DOUBLE"}],"name":"location","type":"STRUCT"}]}
+	Schema *Schema `json:"schema,omitempty"`
+}
+
 // CreateStream defines model for CreateStream.
 type CreateStream struct {
 	Name StreamName `json:"name"`
@@ -758,8 +913,69 @@ type DataFileList struct {
 	SnapshotID *SnapshotID `json:"snapshotId,omitempty"`
 }
 
+// Dataset defines model for Dataset.
+type Dataset struct {
+	// Columns Names and Iceberg types
+	Columns   []DatasetColumn `json:"columns"`
+	CreatedAt time.Time       `json:"createdAt"`
+
+	// Kind STREAM for the archived half of a stream
+	Kind DatasetKind `json:"kind"`
+
+	// MetadataLocation The table's current metadata file, which is what Iceberg engines load
+	//
+	// Example: file:///var/lib/thermocline/warehouse/0c7a/metadata/00002-9f1e.metadata.json
+	MetadataLocation MetadataLocation `json:"metadataLocation"`
+	Name             string           `json:"name"`
+
+	// SnapshotID Iceberg snapshot id; a string, for it may lie beyond 2^53
+	//
+	// Example: 3051729675574597004
+	SnapshotID *SnapshotID `json:"snapshotId,omitempty"`
+	TableUUID  string      `json:"tableUuid"`
+	TotalBytes int64       `json:"totalBytes"`
+	TotalFiles int64       `json:"totalFiles"`
+	TotalRows  int64       `json:"totalRows"`
+}
+
+// DatasetKind STREAM for the archived half of a stream
+type DatasetKind string
+
+// DatasetColumn defines model for DatasetColumn.
+type DatasetColumn struct {
+	Name     string `json:"name"`
+	Required bool   `json:"required"`
+	Type     string `json:"type"`
+}
+
 // DatasetFormat Format of data files; PARQUET is the default
 type DatasetFormat string
+
+// DatasetList defines model for DatasetList.
+type DatasetList struct {
+	Datasets      []DatasetSummary `json:"datasets"`
+	NextPageToken *string          `json:"nextPageToken,omitempty"`
+}
+
+// DatasetSchema defines model for DatasetSchema.
+type DatasetSchema struct {
+	// Iceberg The table's current schema in the JSON form of the Iceberg specification
+	Iceberg json.RawMessage `json:"iceberg"`
+
+	// Schema Fields of a row, in order. An Avro record schema is accepted wherever this form is.
+	//
+	// Example: {"fields":[{"name":"id","nullable":false,"type":"STRING"},{"name":"price","precision":12,"scale":2,"type":"DECIMAL"},{"element":{"nullable":false,"type":"STRING"},"name":"tags","type":"ARRAY"},{"name":"labels","type":"MAP","value":{"type":"LONG"}},{"fields":[{"name":"latitude","type":"DOUBLE"},{"name":"longitude","type":"DOUBLE"}],"name":"location","type":"STRUCT"}]}
+	Schema *Schema `json:"schema,omitempty"`
+
+	// Unfit Why there is no `schema`; it names the column
+	Unfit *string `json:"unfit,omitempty"`
+}
+
+// DatasetSummary defines model for DatasetSummary.
+type DatasetSummary struct {
+	CreatedAt time.Time `json:"createdAt"`
+	Name      string    `json:"name"`
+}
 
 // Duration A length of time: numbers with the units ms, s, m and h
 //
@@ -1056,6 +1272,12 @@ type PublishResult struct {
 	Rows int64 `json:"rows"`
 }
 
+// RemoveFiles defines model for RemoveFiles.
+type RemoveFiles struct {
+	// Paths As the list of files has them
+	Paths []string `json:"paths"`
+}
+
 // ResetBranch defines model for ResetBranch.
 type ResetBranch struct {
 	// Schema Fields of a row, in order. An Avro record schema is accepted wherever this form is.
@@ -1232,6 +1454,28 @@ type Snapshot struct {
 	TotalRows  int64             `json:"totalRows"`
 }
 
+// SnapshotChange defines model for SnapshotChange.
+type SnapshotChange struct {
+	// MetadataLocation The table's current metadata file, which is what Iceberg engines load
+	//
+	// Example: file:///var/lib/thermocline/warehouse/0c7a/metadata/00002-9f1e.metadata.json
+	MetadataLocation MetadataLocation `json:"metadataLocation"`
+
+	// SnapshotID Iceberg snapshot id; a string, for it may lie beyond 2^53
+	//
+	// Example: 3051729675574597004
+	SnapshotID *SnapshotID `json:"snapshotId,omitempty"`
+	TotalRows  int64       `json:"totalRows"`
+}
+
+// SnapshotChoice defines model for SnapshotChoice.
+type SnapshotChoice struct {
+	// SnapshotID Iceberg snapshot id; a string, for it may lie beyond 2^53
+	//
+	// Example: 3051729675574597004
+	SnapshotID SnapshotID `json:"snapshotId"`
+}
+
 // SnapshotID Iceberg snapshot id; a string, for it may lie beyond 2^53
 //
 // Example: 3051729675574597004
@@ -1245,6 +1489,12 @@ type SnapshotList struct {
 	MetadataLocation MetadataLocation `json:"metadataLocation"`
 	NextPageToken    *string          `json:"nextPageToken,omitempty"`
 	Snapshots        []Snapshot       `json:"snapshots"`
+}
+
+// StartStream defines model for StartStream.
+type StartStream struct {
+	// Settings Settings to set; what is absent stays, or has its default in a new stream
+	Settings *SettingsPatch `json:"settings,omitempty"`
 }
 
 // Stream defines model for Stream.
@@ -1377,6 +1627,36 @@ type TagList struct {
 	Tags []Tag `json:"tags"`
 }
 
+// Transaction defines model for Transaction.
+type Transaction struct {
+	Bytes     int64      `json:"bytes"`
+	CreatedAt time.Time  `json:"createdAt"`
+	EndedAt   *time.Time `json:"endedAt,omitempty"`
+	Files     int64      `json:"files"`
+	ID        string     `json:"id"`
+	Rows      int64      `json:"rows"`
+
+	// SnapshotID Iceberg snapshot id; a string, for it may lie beyond 2^53
+	//
+	// Example: 3051729675574597004
+	SnapshotID *SnapshotID      `json:"snapshotId,omitempty"`
+	State      TransactionState `json:"state"`
+	Type       TransactionType  `json:"type"`
+	Where      *string          `json:"where,omitempty"`
+}
+
+// TransactionList defines model for TransactionList.
+type TransactionList struct {
+	NextPageToken *string       `json:"nextPageToken,omitempty"`
+	Transactions  []Transaction `json:"transactions"`
+}
+
+// TransactionState defines model for TransactionState.
+type TransactionState string
+
+// TransactionType defines model for TransactionType.
+type TransactionType string
+
 // UnreachedFile defines model for UnreachedFile.
 type UnreachedFile struct {
 	Bytes int64 `json:"bytes"`
@@ -1389,6 +1669,16 @@ type UnreachedFile struct {
 
 	// Since Known to be unreached since then
 	Since time.Time `json:"since"`
+}
+
+// UploadedFile defines model for UploadedFile.
+type UploadedFile struct {
+	Bytes int64 `json:"bytes"`
+
+	// Duplicate An earlier upload of the name; the body of this one was dropped
+	Duplicate bool   `json:"duplicate"`
+	Name      string `json:"name"`
+	Rows      int64  `json:"rows"`
 }
 
 // BranchParameter defines model for BranchParameter.
@@ -1420,6 +1710,12 @@ type SubscriberParameter = SubscriberName
 
 // SystemParameter defines model for SystemParameter.
 type SystemParameter = bool
+
+// TransactionParameter defines model for TransactionParameter.
+type TransactionParameter = string
+
+// UnknownFieldsParameter defines model for UnknownFieldsParameter.
+type UnknownFieldsParameter string
 
 // WhereParameter defines model for WhereParameter.
 type WhereParameter = string
@@ -1463,6 +1759,18 @@ type Unavailable = Problem
 // UnsupportedMediaType Problem details (RFC 9457) with extensions
 type UnsupportedMediaType = Problem
 
+// UploadBody Rows as an array, or as an object that holds the array
+type UploadBody = RowsBody
+
+// ListDatasetsParams defines parameters for ListDatasets.
+type ListDatasetsParams struct {
+	// Limit Most entries of a page; more than 1000 is an error
+	Limit *PageLimitParameter `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// PageToken `nextPageToken` of the page before
+	PageToken *PageTokenParameter `form:"pageToken,omitempty" json:"pageToken,omitempty"`
+}
+
 // ListDataFilesParams defines parameters for ListDataFiles.
 type ListDataFilesParams struct {
 	// Snapshot Id of a snapshot; absent means the newest. Pages stay on the snapshot they began with.
@@ -1483,6 +1791,50 @@ type ListSnapshotsParams struct {
 	// PageToken `nextPageToken` of the page before
 	PageToken *PageTokenParameter `form:"pageToken,omitempty" json:"pageToken,omitempty"`
 }
+
+// ListTransactionsParams defines parameters for ListTransactions.
+type ListTransactionsParams struct {
+	State *TransactionState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Limit Most entries of a page; more than 1000 is an error
+	Limit *PageLimitParameter `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// PageToken `nextPageToken` of the page before
+	PageToken *PageTokenParameter `form:"pageToken,omitempty" json:"pageToken,omitempty"`
+}
+
+// BeginTransactionParams defines parameters for BeginTransaction.
+type BeginTransactionParams struct {
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
+// UploadFileParams defines parameters for UploadFile.
+type UploadFileParams struct {
+	// Name Letters, digits, underscores and hyphens, unique in the transaction
+	Name *string `form:"name,omitempty" json:"name,omitempty"`
+
+	// UnknownFields What becomes of fields that the schema does not have. Parquet files may have none.
+	UnknownFields *UploadFileParamsUnknownFields `form:"unknownFields,omitempty" json:"unknownFields,omitempty"`
+}
+
+// UploadFileParamsUnknownFields defines parameters for UploadFile.
+type UploadFileParamsUnknownFields string
+
+// UploadDatasetParams defines parameters for UploadDataset.
+type UploadDatasetParams struct {
+	// Type APPEND adds the rows; SNAPSHOT puts them in the place of all others
+	Type *UploadDatasetParamsType `form:"type,omitempty" json:"type,omitempty"`
+
+	// UnknownFields What becomes of fields that the schema does not have. Parquet files may have none.
+	UnknownFields  *UploadDatasetParamsUnknownFields `form:"unknownFields,omitempty" json:"unknownFields,omitempty"`
+	IdempotencyKey *string                           `json:"Idempotency-Key,omitempty"`
+}
+
+// UploadDatasetParamsType defines parameters for UploadDataset.
+type UploadDatasetParamsType string
+
+// UploadDatasetParamsUnknownFields defines parameters for UploadDataset.
+type UploadDatasetParamsUnknownFields string
 
 // ListStreamsParams defines parameters for ListStreams.
 type ListStreamsParams struct {
@@ -1737,11 +2089,35 @@ type VerifyAllParams struct {
 	GraceSeconds *int64 `form:"graceSeconds,omitempty" json:"graceSeconds,omitempty"`
 }
 
+// CreateDatasetJSONRequestBody defines body for CreateDataset for application/json ContentType.
+type CreateDatasetJSONRequestBody = CreateDataset
+
+// CherryPickSnapshotJSONRequestBody defines body for CherryPickSnapshot for application/json ContentType.
+type CherryPickSnapshotJSONRequestBody = SnapshotChoice
+
 // ExpireSnapshotsJSONRequestBody defines body for ExpireSnapshots for application/json ContentType.
 type ExpireSnapshotsJSONRequestBody = ExpireSnapshots
 
 // CollectFilesJSONRequestBody defines body for CollectFiles for application/json ContentType.
 type CollectFilesJSONRequestBody = CollectFiles
+
+// RollbackDatasetJSONRequestBody defines body for RollbackDataset for application/json ContentType.
+type RollbackDatasetJSONRequestBody = SnapshotChoice
+
+// BeginTransactionJSONRequestBody defines body for BeginTransaction for application/json ContentType.
+type BeginTransactionJSONRequestBody = BeginTransaction
+
+// UploadFileJSONRequestBody defines body for UploadFile for application/json ContentType.
+type UploadFileJSONRequestBody = RowsBody
+
+// RemoveFilesJSONRequestBody defines body for RemoveFiles for application/json ContentType.
+type RemoveFilesJSONRequestBody = RemoveFiles
+
+// UploadDatasetJSONRequestBody defines body for UploadDataset for application/json ContentType.
+type UploadDatasetJSONRequestBody = RowsBody
+
+// StartStreamJSONRequestBody defines body for StartStream for application/json ContentType.
+type StartStreamJSONRequestBody = StartStream
 
 // CreateStreamJSONRequestBody defines body for CreateStream for application/json ContentType.
 type CreateStreamJSONRequestBody = CreateStream
@@ -1852,6 +2228,21 @@ type ServerInterface interface {
 	// GetReadiness Can the server take and give rows?
 	// (GET /readyz)
 	GetReadiness(c *gin.Context)
+	// ListDatasets List the datasets without a stream by name
+	// (GET /v1/datasets)
+	ListDatasets(c *gin.Context, params ListDatasetsParams)
+	// CreateDataset Create a dataset without a stream
+	// (POST /v1/datasets)
+	CreateDataset(c *gin.Context)
+	// DeleteDataset Delete a dataset without a stream, with all its branches and rows
+	// (DELETE /v1/datasets/{stream})
+	DeleteDataset(c *gin.Context, stream StreamParameter)
+	// GetDataset Show a dataset, also that of a stream, and its branch main
+	// (GET /v1/datasets/{stream})
+	GetDataset(c *gin.Context, stream StreamParameter)
+	// CherryPickSnapshot Add the rows of an append that a rollback left behind
+	// (POST /v1/datasets/{stream}/branches/{branch}/cherry-pick)
+	CherryPickSnapshot(c *gin.Context, stream StreamParameter, branch BranchParameter)
 	// CompactDataset Make few large data files of many small ones
 	// (POST /v1/datasets/{stream}/branches/{branch}/compact)
 	CompactDataset(c *gin.Context, stream StreamParameter, branch BranchParameter)
@@ -1864,9 +2255,42 @@ type ServerInterface interface {
 	// CollectFiles Delete files that nothing leads to
 	// (POST /v1/datasets/{stream}/branches/{branch}/gc)
 	CollectFiles(c *gin.Context, stream StreamParameter, branch BranchParameter)
+	// RollbackDataset Make an older snapshot the newest again
+	// (POST /v1/datasets/{stream}/branches/{branch}/rollback)
+	RollbackDataset(c *gin.Context, stream StreamParameter, branch BranchParameter)
+	// GetDatasetSchema Show the schema of a dataset's table
+	// (GET /v1/datasets/{stream}/branches/{branch}/schema)
+	GetDatasetSchema(c *gin.Context, stream StreamParameter, branch BranchParameter)
 	// ListSnapshots List the dataset's history, newest first
 	// (GET /v1/datasets/{stream}/branches/{branch}/snapshots)
 	ListSnapshots(c *gin.Context, stream StreamParameter, branch BranchParameter, params ListSnapshotsParams)
+	// ListTransactions List the transactions of a branch, newest first
+	// (GET /v1/datasets/{stream}/branches/{branch}/transactions)
+	ListTransactions(c *gin.Context, stream StreamParameter, branch BranchParameter, params ListTransactionsParams)
+	// BeginTransaction Begin a transaction on a dataset without a stream
+	// (POST /v1/datasets/{stream}/branches/{branch}/transactions)
+	BeginTransaction(c *gin.Context, stream StreamParameter, branch BranchParameter, params BeginTransactionParams)
+	// GetTransaction Show a transaction
+	// (GET /v1/datasets/{stream}/branches/{branch}/transactions/{transaction})
+	GetTransaction(c *gin.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter)
+	// AbortTransaction Give a transaction up
+	// (POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/abort)
+	AbortTransaction(c *gin.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter)
+	// CommitTransaction Make a transaction visible
+	// (POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/commit)
+	CommitTransaction(c *gin.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter)
+	// UploadFile Upload rows into a transaction
+	// (POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/files)
+	UploadFile(c *gin.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter, params UploadFileParams)
+	// RemoveFiles Name files that a DELETE removes
+	// (POST /v1/datasets/{stream}/branches/{branch}/transactions/{transaction}/remove)
+	RemoveFiles(c *gin.Context, stream StreamParameter, branch BranchParameter, transaction TransactionParameter)
+	// UploadDataset Upload rows in a transaction of their own
+	// (POST /v1/datasets/{stream}/branches/{branch}/upload)
+	UploadDataset(c *gin.Context, stream StreamParameter, branch BranchParameter, params UploadDatasetParams)
+	// StartStream Start a stream on a dataset
+	// (POST /v1/datasets/{stream}/stream)
+	StartStream(c *gin.Context, stream StreamParameter)
 	// GetContract This contract
 	// (GET /v1/openapi.yaml)
 	GetContract(c *gin.Context)
@@ -2029,6 +2453,138 @@ func (siw *ServerInterfaceWrapper) GetReadiness(c *gin.Context) {
 	}
 
 	siw.Handler.GetReadiness(c)
+}
+
+// ListDatasets operation middleware
+func (siw *ServerInterfaceWrapper) ListDatasets(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListDatasetsParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "pageToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "pageToken", c.Request.URL.Query(), &params.PageToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter pageToken: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListDatasets(c, params)
+}
+
+// CreateDataset operation middleware
+func (siw *ServerInterfaceWrapper) CreateDataset(c *gin.Context) {
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CreateDataset(c)
+}
+
+// DeleteDataset operation middleware
+func (siw *ServerInterfaceWrapper) DeleteDataset(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.DeleteDataset(c, stream)
+}
+
+// GetDataset operation middleware
+func (siw *ServerInterfaceWrapper) GetDataset(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetDataset(c, stream)
+}
+
+// CherryPickSnapshot operation middleware
+func (siw *ServerInterfaceWrapper) CherryPickSnapshot(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CherryPickSnapshot(c, stream, branch)
 }
 
 // CompactDataset operation middleware
@@ -2194,6 +2750,74 @@ func (siw *ServerInterfaceWrapper) CollectFiles(c *gin.Context) {
 	siw.Handler.CollectFiles(c, stream, branch)
 }
 
+// RollbackDataset operation middleware
+func (siw *ServerInterfaceWrapper) RollbackDataset(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RollbackDataset(c, stream, branch)
+}
+
+// GetDatasetSchema operation middleware
+func (siw *ServerInterfaceWrapper) GetDatasetSchema(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetDatasetSchema(c, stream, branch)
+}
+
 // ListSnapshots operation middleware
 func (siw *ServerInterfaceWrapper) ListSnapshots(c *gin.Context) {
 
@@ -2245,6 +2869,458 @@ func (siw *ServerInterfaceWrapper) ListSnapshots(c *gin.Context) {
 	}
 
 	siw.Handler.ListSnapshots(c, stream, branch, params)
+}
+
+// ListTransactions operation middleware
+func (siw *ServerInterfaceWrapper) ListTransactions(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListTransactionsParams
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", c.Request.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter state: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", c.Request.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter limit: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "pageToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "pageToken", c.Request.URL.Query(), &params.PageToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter pageToken: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.ListTransactions(c, stream, branch, params)
+}
+
+// BeginTransaction operation middleware
+func (siw *ServerInterfaceWrapper) BeginTransaction(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params BeginTransactionParams
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.BeginTransaction(c, stream, branch, params)
+}
+
+// GetTransaction operation middleware
+func (siw *ServerInterfaceWrapper) GetTransaction(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "transaction" -------------
+	var transaction TransactionParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "transaction", c.Param("transaction"), &transaction, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter transaction: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetTransaction(c, stream, branch, transaction)
+}
+
+// AbortTransaction operation middleware
+func (siw *ServerInterfaceWrapper) AbortTransaction(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "transaction" -------------
+	var transaction TransactionParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "transaction", c.Param("transaction"), &transaction, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter transaction: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.AbortTransaction(c, stream, branch, transaction)
+}
+
+// CommitTransaction operation middleware
+func (siw *ServerInterfaceWrapper) CommitTransaction(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "transaction" -------------
+	var transaction TransactionParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "transaction", c.Param("transaction"), &transaction, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter transaction: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.CommitTransaction(c, stream, branch, transaction)
+}
+
+// UploadFile operation middleware
+func (siw *ServerInterfaceWrapper) UploadFile(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "transaction" -------------
+	var transaction TransactionParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "transaction", c.Param("transaction"), &transaction, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter transaction: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UploadFileParams
+
+	// ------------- Optional query parameter "name" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "name", c.Request.URL.Query(), &params.Name, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter name: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "unknownFields" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "unknownFields", c.Request.URL.Query(), &params.UnknownFields, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter unknownFields: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.UploadFile(c, stream, branch, transaction, params)
+}
+
+// RemoveFiles operation middleware
+func (siw *ServerInterfaceWrapper) RemoveFiles(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "transaction" -------------
+	var transaction TransactionParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "transaction", c.Param("transaction"), &transaction, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter transaction: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.RemoveFiles(c, stream, branch, transaction)
+}
+
+// UploadDataset operation middleware
+func (siw *ServerInterfaceWrapper) UploadDataset(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UploadDatasetParams
+
+	// ------------- Optional query parameter "type" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "type", c.Request.URL.Query(), &params.Type, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter type: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Optional query parameter "unknownFields" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "unknownFields", c.Request.URL.Query(), &params.UnknownFields, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter unknownFields: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	headers := c.Request.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandler(c, fmt.Errorf("Expected one value for Idempotency-Key, got %d", n), http.StatusBadRequest)
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter Idempotency-Key: %w", err), http.StatusBadRequest)
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.UploadDataset(c, stream, branch, params)
+}
+
+// StartStream operation middleware
+func (siw *ServerInterfaceWrapper) StartStream(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.StartStream(c, stream)
 }
 
 // GetContract operation middleware
@@ -4122,6 +5198,22 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.POST(options.BaseURL+"/v1/streams/:stream/branches/:branch/archive", wrapper.ArchiveNow)
 	router.POST(options.BaseURL+"/v1/streams/:stream/branches/:branch/reset", wrapper.ResetBranch)
 	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/metrics", wrapper.GetBranchMetrics)
+	router.GET(options.BaseURL+"/v1/datasets", wrapper.ListDatasets)
+	router.POST(options.BaseURL+"/v1/datasets", wrapper.CreateDataset)
+	router.DELETE(options.BaseURL+"/v1/datasets/:stream", wrapper.DeleteDataset)
+	router.GET(options.BaseURL+"/v1/datasets/:stream", wrapper.GetDataset)
+	router.POST(options.BaseURL+"/v1/datasets/:stream/stream", wrapper.StartStream)
+	router.GET(options.BaseURL+"/v1/datasets/:stream/branches/:branch/schema", wrapper.GetDatasetSchema)
+	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/upload", wrapper.UploadDataset)
+	router.GET(options.BaseURL+"/v1/datasets/:stream/branches/:branch/transactions", wrapper.ListTransactions)
+	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/transactions", wrapper.BeginTransaction)
+	router.GET(options.BaseURL+"/v1/datasets/:stream/branches/:branch/transactions/:transaction", wrapper.GetTransaction)
+	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/transactions/:transaction/files", wrapper.UploadFile)
+	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/transactions/:transaction/remove", wrapper.RemoveFiles)
+	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/transactions/:transaction/commit", wrapper.CommitTransaction)
+	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/transactions/:transaction/abort", wrapper.AbortTransaction)
+	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/rollback", wrapper.RollbackDataset)
+	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/cherry-pick", wrapper.CherryPickSnapshot)
 	router.GET(options.BaseURL+"/v1/datasets/:stream/branches/:branch/snapshots", wrapper.ListSnapshots)
 	router.GET(options.BaseURL+"/v1/datasets/:stream/branches/:branch/files", wrapper.ListDataFiles)
 	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/compact", wrapper.CompactDataset)
