@@ -113,6 +113,10 @@ var queries = map[string][]string{
 	"GET /v1/verify": {"producerColumn", "sequenceColumn", "graceSeconds"},
 	"GET /v1/datasets/:stream/branches/:branch/snapshots": {"limit", "pageToken"},
 	"GET /v1/datasets/:stream/branches/:branch/files":     {"snapshot", "limit", "pageToken"},
+	"GET /v1/datasets": {"limit", "pageToken"},
+	"POST /v1/datasets/:stream/branches/:branch/upload":                          {"type", "unknownFields"},
+	"GET /v1/datasets/:stream/branches/:branch/transactions":                     {"state", "limit", "pageToken"},
+	"POST /v1/datasets/:stream/branches/:branch/transactions/:transaction/files": {"name", "unknownFields"},
 }
 
 func (a *API) checkQuery(c *gin.Context) {

@@ -106,13 +106,15 @@ func (t *Table) compact(ctx context.Context, o CompactOptions) (Compaction, erro
 	if err != nil {
 		return Compaction{}, err
 	}
-	run := planCompaction(live.data, o.TargetBytes)
+	run := planCompaction(live.data, o.TargetBytes, t.plain())
 	if len(run) == 0 {
 		return Compaction{}, nil
 	}
-	name, err := t.runName(ctx, run)
-	if err != nil {
-		return Compaction{}, err
+	var name FileName
+	if !t.plain() {
+		if name, err = t.runName(ctx, run); err != nil {
+			return Compaction{}, err
+		}
 	}
 	f, out, err := t.rewrite(ctx, o, name, fileSet{data: run, deletes: live.deletes})
 	if err != nil {
@@ -135,6 +137,13 @@ func (t *Table) compact(ctx context.Context, o CompactOptions) (Compaction, erro
 	return out, nil
 }
 
+// plain tells whether the table has no system columns: no stream writes to it, and
+// rows have no order but that of commits.
+func (t *Table) plain() bool {
+	_, ok := t.Schema().FindFieldByID(schema.ViewID)
+	return !ok
+}
+
 // rewrite writes the live rows of a run into a new file; none if there are no
 // rows.
 func (t *Table) rewrite(ctx context.Context, o CompactOptions, name FileName, run fileSet) (f DataFile, out Compaction, err error) {
@@ -144,14 +153,18 @@ func (t *Table) rewrite(ctx context.Context, o CompactOptions, name FileName, ru
 		out.Before += e.DataFile().FileSizeBytes()
 		want += e.DataFile().Count()
 	}
-	w, err := t.NewFileWriter(ctx, name, o.Schema, o.Format)
+	columns, begin := o.Schema.WithSystem(), func() (FileWriter, error) { return t.NewFileWriter(ctx, name, o.Schema, o.Format) }
+	if t.plain() {
+		columns, begin = o.Schema, func() (FileWriter, error) { return t.NewRowWriter(ctx, o.Schema, o.Format) }
+	}
+	w, err := begin()
 	if err != nil {
 		return f, out, err
 	}
 	defer w.Abort()
 	var stats ScanStats
 	find := func(context.Context) (fileSet, error) { return run, nil }
-	for b, err := range t.stream(ctx, ScanOptions{Schema: o.Schema.WithSystem(), Stats: &stats}, find) {
+	for b, err := range t.stream(ctx, ScanOptions{Schema: columns, Stats: &stats}, find) {
 		if err == nil {
 			err = w.Write(b)
 		}

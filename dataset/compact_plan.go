@@ -21,10 +21,11 @@ type candidate struct {
 
 // planCompaction chooses the first run of files, in scan order, that is worth
 // rewriting; none if none is.
-func planCompaction(files []iceberg.ManifestEntry, target int64) []iceberg.ManifestEntry {
+// In a plain table files of all commits may be joined, whoever wrote them.
+func planCompaction(files []iceberg.ManifestEntry, target int64, plain bool) []iceberg.ManifestEntry {
 	c := make([]candidate, len(files))
 	for i, e := range files {
-		c[i] = candidate{smallView(e, target), e.DataFile().FileSizeBytes(), e.SequenceNum()}
+		c[i] = candidate{smallView(e, target, plain), e.DataFile().FileSizeBytes(), e.SequenceNum()}
 	}
 	from, to := chooseRun(c, target)
 	return files[from:to]
@@ -32,13 +33,16 @@ func planCompaction(files []iceberg.ManifestEntry, target int64) []iceberg.Manif
 
 // smallView is the view of a file that may be part of a run, 0 for others: large
 // ones, and those of other engines, which have no place in a view's order.
-func smallView(e iceberg.ManifestEntry, target int64) record.ViewNumber {
+func smallView(e iceberg.ManifestEntry, target int64, plain bool) record.ViewNumber {
 	f := e.DataFile()
 	if f.FileSizeBytes() >= target/2 || len(f.Partition()) > 0 {
 		return 0
 	}
 	if ext := path.Ext(f.FilePath()); ext != ".parquet" && ext != ".avro" {
 		return 0
+	}
+	if plain {
+		return 1
 	}
 	n, _, ok := parseFileName(f.FilePath())
 	if !ok || n.View <= 0 || fileInfo(f, 0, 0).View != n.View {

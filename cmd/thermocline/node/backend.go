@@ -22,7 +22,7 @@ import (
 func (n *Node) Backend() api.Backend {
 	b := backend{n}
 	return api.Backend{
-		Streams: b, Branches: branches{n}, Tags: branches{n}, Schemas: schemas{n}, Publisher: n.writer, Producers: b, Reader: b, Subscribers: subscribers{n.subscribers, n.directory}, Archiver: b, Datasets: datasets{n}, Maintainer: maintainer{n}, Merger: n.directory, Figures: n.figures, Verifier: n.verifier, Iceberg: tables{n}, Answers: answers{n.catalog},
+		Streams: b, Branches: branches{n}, Tags: branches{n}, Schemas: schemas{n}, Publisher: n.writer, Producers: b, Reader: b, Subscribers: subscribers{n.subscribers, n.directory}, Archiver: b, Datasets: datasets{n}, Warehouse: warehouse{n}, Transactions: n.transactions, Uploads: n.transactions, Heads: n.transactions, Maintainer: maintainer{n}, Merger: n.directory, Figures: n.figures, Verifier: n.verifier, Iceberg: tables{n}, Answers: answers{n.catalog},
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 type datasets struct{ n *Node }
 
 func (d datasets) load(ctx context.Context, stream, branch string) (*table, error) {
-	st, err := d.n.directory.Resolve(stream, branch)
+	st, err := d.n.find(ctx, stream, branch)
 	if err != nil {
 		return nil, err
 	}

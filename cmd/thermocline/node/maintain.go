@@ -17,18 +17,18 @@ const defaultGrace = 24 * time.Hour
 type maintainer struct{ n *Node }
 
 func (m maintainer) Compact(ctx context.Context, stream, branch string) (api.Compaction, error) {
-	st, err := m.n.directory.Resolve(stream, branch)
+	st, err := m.n.find(ctx, stream, branch)
 	if err != nil {
 		return api.Compaction{}, err
 	}
-	out, err := m.n.upkeep.compact(ctx, st.Branch.ID)
+	out, err := m.n.upkeep.compact(ctx, st)
 	return api.Compaction{
 		Replaced: out.Replaced, Written: out.Written, Rows: out.Rows, Before: out.Before, After: out.After, SnapshotID: out.SnapshotID,
 	}, err
 }
 
 func (m maintainer) Expire(ctx context.Context, stream, branch string, q api.ExpireSnapshots) (api.Expiry, error) {
-	st, err := m.n.directory.Resolve(stream, branch)
+	st, err := m.n.find(ctx, stream, branch)
 	if err != nil {
 		return api.Expiry{}, err
 	}
@@ -47,7 +47,7 @@ func (m maintainer) Expire(ctx context.Context, stream, branch string, q api.Exp
 }
 
 func (m maintainer) Collect(ctx context.Context, stream, branch string, q api.CollectFiles) (api.Collection, error) {
-	st, err := m.n.directory.Resolve(stream, branch)
+	st, err := m.n.find(ctx, stream, branch)
 	if err != nil {
 		return api.Collection{}, err
 	}

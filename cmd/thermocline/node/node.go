@@ -29,6 +29,7 @@ import (
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/subscriber"
+	"github.com/thermocline/thermocline/transaction"
 	"github.com/thermocline/thermocline/verify"
 	"github.com/thermocline/thermocline/writer"
 )
@@ -80,21 +81,22 @@ func through[T any](seam func(T) T, part T) T {
 
 // Node is an open data directory. Safe for concurrent use.
 type Node struct {
-	lock        io.Closer
-	catalog     *catalog.Catalog
-	log         *disk.Log
-	datasets    *dataset.Datasets
-	warehouse   objstore.Store
-	directory   *branch.Directory
-	checks      *reader.Checkpointer
-	reader      *reader.Reader
-	writer      *writer.Writer
-	subscribers *subscriber.Coordinator
-	archiver    *archiver.Archiver
-	figures     *figures
-	verifier    *verify.Verifier
-	upkeep      *upkeep
-	logger      *slog.Logger
+	lock         io.Closer
+	catalog      *catalog.Catalog
+	log          *disk.Log
+	datasets     *dataset.Datasets
+	warehouse    objstore.Store
+	directory    *branch.Directory
+	checks       *reader.Checkpointer
+	reader       *reader.Reader
+	writer       *writer.Writer
+	subscribers  *subscriber.Coordinator
+	archiver     *archiver.Archiver
+	figures      *figures
+	verifier     *verify.Verifier
+	upkeep       *upkeep
+	transactions *transaction.Transactions
+	logger       *slog.Logger
 
 	closing  sync.Once
 	closeErr error
@@ -183,6 +185,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, err
 	}
 	n.verifier = newVerifier(n.catalog, n.log, files)
+	n.transactions = transaction.New(n.catalog, n.datasets)
 	n.upkeep = newUpkeep(n, o.Upkeep)
 	n.figures = &figures{n: n, views: map[record.ViewID]remembered{}}
 	return n, nil

@@ -50,6 +50,10 @@ const (
 	mostRest = time.Minute
 	// mostSkipped bounds the walks that skip a branch whose compaction fails.
 	mostSkipped = 64
+	// TransactionIdle is how long a transaction on a dataset stays open when nothing
+	// is added to it, transactionKeep how long an ended one is told of.
+	TransactionIdle = 7 * 24 * time.Hour
+	transactionKeep = 30 * 24 * time.Hour
 )
 
 // upkeep compacts datasets, expires their snapshots and collects their files: in
@@ -81,12 +85,13 @@ func (u *upkeep) run(ctx context.Context) error {
 	loops.Go(func() {
 		walkEvery(ctx, u.o.CompactEvery, func() {
 			u.walk(ctx, turn, func(st *branch.State) { u.compactDue(ctx, st, seen) })
-			u.forget(seen)
+			u.forget(ctx, seen)
 		})
 	})
 	loops.Go(func() {
 		walkEvery(ctx, u.o.ExpireEvery, func() {
 			u.expireBranches(ctx)
+			u.pruneTransactions(ctx)
 			u.walk(ctx, turn, func(st *branch.State) { u.expireDue(ctx, st) })
 		})
 	})
@@ -115,7 +120,11 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // walk visits all branches, and rests behind each for as long as it took.
 func (u *upkeep) walk(ctx context.Context, turn chan struct{}, visit func(*branch.State)) {
-	for _, st := range u.n.directory.All() {
+	all := u.n.directory.All()
+	if err := u.n.eachDataset(ctx, func(st *branch.State) error { all = append(all, st); return nil }); err != nil && ctx.Err() == nil {
+		u.n.logger.Error("list datasets for their upkeep; it is tried again later", "error", err)
+	}
+	for _, st := range all {
 		select {
 		case turn <- struct{}{}:
 		case <-ctx.Done():
@@ -138,9 +147,9 @@ type tended struct {
 }
 
 // forget drops branches that are gone.
-func (u *upkeep) forget(seen map[catalog.BranchID]tended) {
+func (u *upkeep) forget(ctx context.Context, seen map[catalog.BranchID]tended) {
 	for id := range seen {
-		if _, err := u.n.directory.ByID(id); errors.Is(err, record.ErrNotFound) {
+		if _, err := u.n.catalog.BranchByID(ctx, id); errors.Is(err, record.ErrNotFound) {
 			delete(seen, id)
 		}
 	}
@@ -155,7 +164,7 @@ func (u *upkeep) compactDue(ctx context.Context, st *branch.State, seen map[cata
 		seen[st.Branch.ID] = last
 		return
 	}
-	files := u.n.archiver.Status(st.Branch.ID).Files
+	files := u.files(ctx, st)
 	if known && last.failures == 0 && files-last.files < worthCompacting {
 		return
 	}
@@ -165,11 +174,14 @@ func (u *upkeep) compactDue(ctx context.Context, st *branch.State, seen map[cata
 	}
 	bounded, cancel := context.WithTimeout(ctx, compactTime)
 	defer cancel()
-	out, err := u.compact(bounded, st.Branch.ID)
+	out, err := u.compact(bounded, st)
 	switch {
 	case ctx.Err() != nil:
 		return
 	case err == nil:
+		if st.Stream.Kind != catalog.KindStream {
+			files = u.files(ctx, st) // they have become fewer
+		}
 		seen[st.Branch.ID] = tended{files: files}
 	case errors.Is(err, record.ErrNotFound): // deleted meanwhile
 	case bounded.Err() != nil && out.Replaced > 0:
@@ -183,6 +195,19 @@ func (u *upkeep) compactDue(ctx context.Context, st *branch.State, seen map[cata
 	}
 	if out.Replaced > 0 {
 		u.n.logger.Info("compacted a dataset", "branch", st.Name(), "replaced", out.Replaced, "written", out.Written, "bytes", out.After)
+	}
+}
+
+// pruneTransactions ends transactions that were forgotten, so that their files are
+// collected, and forgets those that ended long ago.
+func (u *upkeep) pruneTransactions(ctx context.Context) {
+	now := time.Now()
+	aborted, _, err := u.n.catalog.PruneTransactions(ctx, now.Add(-TransactionIdle), now.Add(-transactionKeep))
+	if err != nil && ctx.Err() == nil {
+		u.n.logger.Error("prune transactions on datasets; it is tried again later", "error", err)
+	}
+	if aborted > 0 {
+		u.n.logger.Warn("aborted transactions to which nothing was added for long", "transactions", aborted, "idle", TransactionIdle)
 	}
 }
 
@@ -202,8 +227,45 @@ func (u *upkeep) expireDue(ctx context.Context, st *branch.State) {
 	}
 }
 
-func (u *upkeep) compact(ctx context.Context, id catalog.BranchID) (archiver.CompactResult, error) {
-	out, err := u.n.archiver.Compact(ctx, id)
+// files grows with the files that came to a branch. Of a dataset without a stream
+// it is the number that it has: commits of others are not counted here.
+func (u *upkeep) files(ctx context.Context, st *branch.State) int64 {
+	if st.Stream.Kind == catalog.KindStream {
+		return u.n.archiver.Status(st.Branch.ID).Files
+	}
+	t, err := u.n.datasets.Load(ctx, st.Branch.TableUUID)
+	if err != nil {
+		return 0 // the compaction will say why
+	}
+	head, _ := t.Head()
+	return head.TotalFiles
+}
+
+// compactDataset compacts the table of a dataset without a stream until there is
+// nothing more to do.
+func (u *upkeep) compactDataset(ctx context.Context, st *branch.State) (archiver.CompactResult, error) {
+	var out archiver.CompactResult
+	for {
+		c, err := u.n.datasets.Compact(ctx, st.Branch.TableUUID, dataset.CompactOptions{Format: dataset.Format(st.Branch.Settings.DatasetFormat)})
+		if err != nil || c.Files == 0 {
+			return out, err
+		}
+		out.Replaced += c.Files
+		if c.Path != "" {
+			out.Written++
+		}
+		out.Rows, out.Before, out.After, out.SnapshotID = out.Rows+c.Rows, out.Before+c.Before, out.After+c.After, c.Snapshot
+	}
+}
+
+func (u *upkeep) compact(ctx context.Context, st *branch.State) (archiver.CompactResult, error) {
+	compact := u.compactDataset
+	if st.Stream.Kind == catalog.KindStream {
+		compact = func(ctx context.Context, st *branch.State) (archiver.CompactResult, error) {
+			return u.n.archiver.Compact(ctx, st.Branch.ID)
+		}
+	}
+	out, err := compact(ctx, st)
 	u.note(err, func(f *api.MaintenanceFigures) {
 		if err == nil {
 			f.Compactions++

@@ -179,7 +179,7 @@ func TestUpkeepIsSparing(t *testing.T) {
 	if err := w.node.directory.Delete(t.Context(), "s"); err != nil {
 		t.Fatal(err)
 	}
-	if u.forget(seen); len(seen) != 0 {
+	if u.forget(t.Context(), seen); len(seen) != 0 {
 		t.Errorf("branches that are gone are remembered: %v", seen)
 	}
 }
