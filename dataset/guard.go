@@ -80,7 +80,9 @@ func markerKept(before, after *Table) error {
 // identity counts rows that say which row of the stream they are.
 type identity struct {
 	rows    int64 // data rows
-	own     int64 // of them, rows that may be of the stream's view
+	known   int64 // of them, rows that say which row of any view they are
+	own     int64 // of these, rows that may be of the stream's view
+	certain int64 // of these, rows that are
 	unknown bool  // a file does not tell
 }
 
@@ -91,15 +93,25 @@ func (i *identity) add(f iceberg.DataFile, view record.ViewNumber) {
 	switch {
 	case counted && (r.nullsKnown || r.bounded):
 		n := values - r.nulls
-		if v := manifestRange(schema.Integer, f, schema.ViewID); v.bounded && (v.lower.i > int64(view) || v.upper.i < int64(view)) {
-			n = 0 // of other views
+		i.known += n
+		switch v := manifestRange(schema.Integer, f, schema.ViewID); {
+		case v.bounded && (v.lower.i > int64(view) || v.upper.i < int64(view)): // of other views
+		case v.bounded && v.lower.i == int64(view) && v.upper.i == int64(view):
+			i.own += n
+			i.certain += n
+		default: // of several views, or it does not tell
+			i.own += n
 		}
-		i.own += n
 	case !counted && len(f.ValueCounts()) > 0 && len(f.ValueCounts()) < manyColumns:
 		// The file tells of its columns, and this is none of them.
 	default:
 		i.unknown = true
 	}
+}
+
+func (i *identity) sum(o identity) {
+	i.rows, i.known, i.own, i.certain = i.rows+o.rows, i.known+o.known, i.own+o.own, i.certain+o.certain
+	i.unknown = i.unknown || o.unknown
 }
 
 // manyColumns is how many columns of a file writers keep counts of by default.
@@ -120,13 +132,16 @@ func (w *stagingWork) guardFiles(ctx context.Context, after *Table) error {
 		if err != nil {
 			return err
 		}
-		added.own, added.unknown = added.own+in.own, added.unknown || in.unknown
-		removed.own, removed.unknown = removed.own+out.own, removed.unknown || out.unknown
+		added.sum(in)
+		removed.sum(out)
 		if w.o.View != 0 && s.Summary.Operation != table.OpAppend && out.own > 0 && in.rows > 0 && in.own == 0 && !in.unknown {
 			return refused("snapshot %d rewrites rows of the stream without the columns _view, %s and _offset, and they would no longer be known; carry these columns along, or delete the rows in one commit and append others in the next", s.SnapshotID, partitionName())
 		}
 	}
-	if w.o.View != 0 && added.own > removed.own && !removed.unknown {
+	// Where files hold rows of several views, what a rewrite adds is told from copies by
+	// their number only.
+	copies := added.certain > removed.own || (added.own > removed.own && added.known > removed.known)
+	if w.o.View != 0 && copies && !removed.unknown {
 		return refused("the commit adds %d rows that say they are rows of the stream (_view %d), and removes %d; leave the columns _view, %s, _offset and _timestamp out of rows that are new", added.own, w.o.View, removed.own, partitionName())
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 func TestSparkReads(t *testing.T) {
 	s := startServer(t, release)
 	sp := startSpark(t, s)
+	sp.tables = []string{"c.default.all_types", "fresh.default.all_types"}
 	st := s.create(t, "all_types", allTypesSchema, `{"partitions":2,"archiveInterval":"1h"}`)
 	rows := allTypesRows(t, 600)
 	versions := make(map[string]int) // rows by snapshot

@@ -65,7 +65,7 @@ def session(server, jars, scratch):
     for name, properties in catalogs.items():
         catalog = "spark.sql.catalog." + name
         build = build.config(catalog, "org.apache.iceberg.spark.SparkCatalog")
-        for key, v in {"type": "rest", "uri": server + "/iceberg", "cache-enabled": "false", **properties}.items():
+        for key, v in {"type": "rest", "uri": server + "/iceberg", **properties}.items():
             build = build.config(f"{catalog}.{key}", v)
     spark = build.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")

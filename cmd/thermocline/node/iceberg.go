@@ -31,12 +31,24 @@ func (t tables) find(ctx context.Context, r iceberg.Ref) (catalog.Stream, catalo
 // shown is a table as clients see it. Field ids are counted over all branches, so
 // that the files of one can be added to another.
 func shown(s catalog.Stream, t *dataset.Table, kept bool) iceberg.Table {
-	out := iceberg.Table{MetadataLocation: t.MetadataLocation(), Metadata: t.Metadata(), LastFieldID: s.NextFieldID - 1}
+	out := iceberg.Table{MetadataLocation: t.MetadataLocation(), Metadata: t.Metadata(), LastFieldID: s.NextFieldID - 1, Properties: map[string]string{}}
 	if kept {
-		out.Properties = map[string]string{gcEnabled: "false"}
+		out.Properties[gcEnabled] = "false"
+	}
+	if s.Kind == catalog.KindStream {
+		for _, key := range isolationLevels {
+			if t.Property(key) == "" {
+				out.Properties[key] = "snapshot"
+			}
+		}
 	}
 	return out
 }
+
+// isolationLevels are table properties by which engines decide whether a statement
+// that changes rows fails when others were added meanwhile. They do so to a stream all
+// the time.
+var isolationLevels = []string{"write.delete.isolation-level", "write.update.isolation-level", "write.merge.isolation-level"}
 
 // gcEnabled is the table property that keeps engines from deleting files. When they
 // expire snapshots, remove orphans or purge a table, Spark and others delete the
