@@ -145,6 +145,9 @@ type Maintainer interface {
 	Expire(ctx context.Context, stream, branch string, q ExpireSnapshots) (Expiry, error)
 	// Collect deletes files that nothing leads to, at the second look.
 	Collect(ctx context.Context, stream, branch string, q CollectFiles) (Collection, error)
+	Eraser
+	// Tasks returns the work on a branch, see MaintenanceTask.
+	Tasks(ctx context.Context, stream, branch string) ([]MaintenanceTask, error)
 }
 
 // Figures is for metrics and health.

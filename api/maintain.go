@@ -10,6 +10,7 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/thermocline/thermocline/api/rest"
+	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/record"
 )
 
@@ -133,6 +134,73 @@ func (a *API) maintain(c *gin.Context, what, stream, branch string, do func(ctx 
 		}
 		a.fail(c, err)
 		return
+	}
+	writeJSON(c, http.StatusOK, out)
+}
+
+// EraseRows takes rows out of all branches.
+func (a *API) EraseRows(c *gin.Context, stream string) {
+	var in rest.EraseRows
+	if err := a.readJSON(c, &in, false); err != nil {
+		a.fail(c, err)
+		return
+	}
+	q := EraseRows{Where: in.Where, DryRun: in.DryRun != nil && *in.DryRun}
+	if in.Grace != nil {
+		d, err := time.ParseDuration(*in.Grace)
+		if err != nil || d < minGrace {
+			a.fail(c, invalid("grace %.40q: want a duration of at least 1h, like 24h; what is younger may belong to a commit under way", *in.Grace))
+			return
+		}
+		q.Grace = d
+	}
+	a.maintain(c, "erase rows of", stream, catalog.MainBranch, func(ctx context.Context, name string) (any, error) {
+		begin := time.Now()
+		got, err := a.b.Maintainer.Erase(ctx, name, q)
+		out := rest.EraseResult{
+			DryRun: q.DryRun, ArchivedRows: got.ArchivedRows, Branches: []rest.ErasedBranch{}, DeletedFiles: got.DeletedFiles, DeletedBytes: got.DeletedBytes,
+			RemainingFiles: got.RemainingFiles, RemainingBytes: got.RemainingBytes, Seconds: time.Since(begin).Seconds(),
+			Log: rest.ScrubbedLog{Segments: got.LogSegments, RemovedFiles: got.LogRemoved, Bytes: got.LogBytes, DamagedFiles: append([]string{}, got.LogDamaged...)},
+		}
+		for _, b := range got.Branches {
+			out.Branches = append(out.Branches, rest.ErasedBranch{
+				Branch: b.Branch, ExaminedFiles: b.Examined, MatchedFiles: b.Matched, Rows: b.Rows, BytesBefore: b.Bytes, BytesAfter: b.BytesAfter, Snapshots: b.Snapshots,
+			})
+		}
+		return out, err
+	})
+}
+
+// GetMaintenance tells of the work on a branch.
+func (a *API) GetMaintenance(c *gin.Context, stream, branch string) {
+	name, ok := a.target(c, stream, branch)
+	if !ok {
+		return
+	}
+	tasks, err := a.b.Maintainer.Tasks(c.Request.Context(), name, branch)
+	if err != nil {
+		a.fail(c, err)
+		return
+	}
+	out := rest.Maintenance{Stream: name, Branch: branch, Tasks: []rest.MaintenanceTask{}}
+	for _, t := range tasks {
+		m := rest.MaintenanceTask{
+			Kind: t.Kind, Requested: t.Requested, State: t.State, Files: t.Files, TotalFiles: t.TotalFiles, Bytes: t.Bytes, TotalBytes: t.TotalBytes, StartedAt: t.Started,
+		}
+		if t.Phase != "" {
+			m.Phase = &t.Phase
+		}
+		if !t.Ended.IsZero() {
+			m.EndedAt = &t.Ended
+		}
+		if t.Result != "" {
+			m.Result = &t.Result
+		}
+		if t.Err != nil {
+			text := t.Err.Error()
+			m.Error = &text
+		}
+		out.Tasks = append(out.Tasks, m)
 	}
 	writeJSON(c, http.StatusOK, out)
 }

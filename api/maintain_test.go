@@ -108,6 +108,7 @@ func TestMaintainRefusals(t *testing.T) {
 
 // tender is a Maintainer that does what a test says.
 type tender struct {
+	api.Maintainer
 	compact func(context.Context) (api.Compaction, error)
 	collect func(api.CollectFiles) (api.Collection, error)
 	expire  func(api.ExpireSnapshots) (api.Expiry, error)

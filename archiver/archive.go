@@ -113,6 +113,9 @@ type work struct {
 	goal   *catalog.Checkpoint
 	schema *schema.Schema
 
+	// vacate: nothing is kept hot for anybody.
+	vacate bool
+
 	// salvaged: the hot buffer has lost rows of the view; goal is what is left.
 	salvaged bool
 

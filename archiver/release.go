@@ -42,7 +42,7 @@ func (w *work) release(ctx context.Context) error {
 	for i := range through {
 		through[i] = max(ends.Start[i], w.start.At(record.Partition(i)))
 	}
-	if w.a.o.Fullness() <= halfFull {
+	if !w.vacate && w.a.o.Fullness() <= halfFull {
 		k := keeping{work: w, now: w.a.o.Now(), start: ends.Start, through: through, until: math.MaxInt64}
 		if err := k.keep(ctx); err != nil {
 			return err
@@ -161,10 +161,25 @@ func (w *work) appendedBehind(ctx context.Context, p record.Partition, in record
 	return young, appended, nil
 }
 
+// Vacate archives a branch and lets the hot buffer forget every row that the
+// dataset then holds, whoever wants it kept hot: none that was durable at the call
+// is left there. Errors as of Archive.
+func (a *Archiver) Vacate(ctx context.Context, branch catalog.BranchID) (Result, error) {
+	out, err := a.Archive(ctx, branch)
+	if err != nil {
+		return out, err
+	}
+	return out, a.releaseArchived(ctx, branch, true)
+}
+
 // releaseKept releases rows whose time is over, without an archive: what waits is
 // archived when that is due. It needs no lease: rows that the dataset's marker
 // covers are in the dataset, whoever put them there.
 func (a *Archiver) releaseKept(ctx context.Context, branch catalog.BranchID) error {
+	return a.releaseArchived(ctx, branch, false)
+}
+
+func (a *Archiver) releaseArchived(ctx context.Context, branch catalog.BranchID, vacate bool) error {
 	s := a.state(branch)
 	if err := s.lock(ctx); err != nil {
 		return err
@@ -181,7 +196,7 @@ func (a *Archiver) releaseKept(ctx context.Context, branch catalog.BranchID) err
 	if err != nil || len(t.Views) != 1 {
 		return err // a reset is finished by an archive
 	}
-	w := &work{a: a, s: s, target: t, view: t.Views[0], active: true, epoch: math.MaxInt64}
+	w := &work{a: a, s: s, target: t, view: t.Views[0], active: true, epoch: math.MaxInt64, vacate: vacate}
 	if past, err := w.load(ctx); err != nil || past {
 		return err
 	}

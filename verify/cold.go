@@ -20,6 +20,19 @@ func (c *viewCheck) cold(ctx context.Context) error {
 	if head, ok := c.pin.table.Head(); ok {
 		c.r.sum.SnapshotID = head.ID
 	}
+	erased, err := c.pin.table.Erased(ctx, c.view.Number)
+	if err != nil {
+		if errors.Is(err, record.ErrCorrupt) && ctx.Err() == nil {
+			c.r.add(c.finding(Metadata, c.pin.table.MetadataLocation(), "what was erased cannot be read: %v", err))
+		} else {
+			return err
+		}
+	}
+	for p, ranges := range erased {
+		for _, r := range ranges {
+			c.rows.excuse(p, r)
+		}
+	}
 	for i := range files.Len() {
 		if err := c.file(ctx, i); err != nil {
 			return err

@@ -988,6 +988,61 @@ type DatasetSummary struct {
 // Example: 2m
 type Duration = string
 
+// EraseResult defines model for EraseResult.
+type EraseResult struct {
+	// ArchivedRows Rows that were hot, and were archived first
+	ArchivedRows int64          `json:"archivedRows"`
+	Branches     []ErasedBranch `json:"branches"`
+	DeletedBytes int64          `json:"deletedBytes"`
+
+	// DeletedFiles Files deleted at once, metadata and leftovers included
+	DeletedFiles   int         `json:"deletedFiles"`
+	DryRun         bool        `json:"dryRun"`
+	Log            ScrubbedLog `json:"log"`
+	RemainingBytes int64       `json:"remainingBytes"`
+
+	// RemainingFiles Files that nothing leads to and that are younger than the grace: they may belong to commits under way, and may hold
+	// such rows. Repeat the request later to be sure.
+	RemainingFiles int     `json:"remainingFiles"`
+	Seconds        float64 `json:"seconds"`
+}
+
+// EraseRows defines model for EraseRows.
+type EraseRows struct {
+	// DryRun Only count: nothing but the archive is done
+	DryRun *bool `json:"dryRun,omitempty"`
+
+	// Grace How old a file that nothing leads to must be to be deleted as well; absent means 1h, which is the least. Younger ones
+	// may belong to a commit under way; the result counts them.
+	Grace *Duration `json:"grace,omitempty"`
+
+	// Where Condition in the language of reads, like `email = 'a@b.c'`
+	Where string `json:"where"`
+}
+
+// ErasedBranch defines model for ErasedBranch.
+type ErasedBranch struct {
+	Branch string `json:"branch"`
+
+	// BytesAfter Of those in their place; 0 in a dry run
+	BytesAfter int64 `json:"bytesAfter"`
+
+	// BytesBefore Of the files with such rows
+	BytesBefore int64 `json:"bytesBefore"`
+
+	// ExaminedFiles Data files of all retained snapshots
+	ExaminedFiles int `json:"examinedFiles"`
+
+	// MatchedFiles Those with rows that match
+	MatchedFiles int `json:"matchedFiles"`
+
+	// Rows Rows that match, once for each file that holds them
+	Rows int64 `json:"rows"`
+
+	// Snapshots Retained snapshots with such rows
+	Snapshots int `json:"snapshots"`
+}
+
 // ExpireResult defines model for ExpireResult.
 type ExpireResult struct {
 	DryRun bool `json:"dryRun"`
@@ -1110,6 +1165,49 @@ type LogMetrics struct {
 
 	// SyncSeconds Quantiles are interpolated within buckets
 	SyncSeconds Histogram `json:"syncSeconds"`
+}
+
+// Maintenance defines model for Maintenance.
+type Maintenance struct {
+	Branch string `json:"branch"`
+
+	// Stream In full
+	Stream string            `json:"stream"`
+	Tasks  []MaintenanceTask `json:"tasks"`
+}
+
+// MaintenanceTask defines model for MaintenanceTask.
+type MaintenanceTask struct {
+	Bytes int64 `json:"bytes"`
+
+	// EndedAt Absent while it runs
+	EndedAt *time.Time `json:"endedAt,omitempty"`
+
+	// Error Why it failed
+	Error *string `json:"error,omitempty"`
+
+	// Files Files done
+	Files int64 `json:"files"`
+
+	// Kind `compact`, `expire`, `gc` or `erase`
+	Kind string `json:"kind"`
+
+	// Phase What is being done
+	Phase *string `json:"phase,omitempty"`
+
+	// Requested A request began it; false: the server by itself
+	Requested bool `json:"requested"`
+
+	// Result What it did
+	Result    *string   `json:"result,omitempty"`
+	StartedAt time.Time `json:"startedAt"`
+
+	// State `running`, `done`, `failed` or `cancelled`
+	State      string `json:"state"`
+	TotalBytes int64  `json:"totalBytes"`
+
+	// TotalFiles Files to do, as far as is known; 0: not known
+	TotalFiles int64 `json:"totalFiles"`
 }
 
 // MergeBranch defines model for MergeBranch.
@@ -1376,6 +1474,19 @@ type SchemaVersion struct {
 type SchemaVersionList struct {
 	NextPageToken *string         `json:"nextPageToken,omitempty"`
 	Versions      []SchemaVersion `json:"versions"`
+}
+
+// ScrubbedLog defines model for ScrubbedLog.
+type ScrubbedLog struct {
+	// Bytes Bytes that were overwritten
+	Bytes int64 `json:"bytes"`
+
+	// DamagedFiles Files of the log that do not read as they should, and may hold such rows still
+	DamagedFiles []string `json:"damagedFiles"`
+	RemovedFiles int      `json:"removedFiles"`
+
+	// Segments Files of the hot log that were overwritten in part
+	Segments int `json:"segments"`
 }
 
 // Settings defines model for Settings.
@@ -2122,6 +2233,9 @@ type RemoveFilesJSONRequestBody = RemoveFiles
 // UploadDatasetJSONRequestBody defines body for UploadDataset for application/json ContentType.
 type UploadDatasetJSONRequestBody = RowsBody
 
+// EraseRowsJSONRequestBody defines body for EraseRows for application/json ContentType.
+type EraseRowsJSONRequestBody = EraseRows
+
 // StartStreamJSONRequestBody defines body for StartStream for application/json ContentType.
 type StartStreamJSONRequestBody = StartStream
 
@@ -2428,6 +2542,14 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/gc (the `CollectFiles` operationId).
 	CollectFiles(ctx context.Context, stream StreamParameter, branch BranchParameter, body CollectFilesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetMaintenance Work on a dataset, now and last time
+	//
+	// The compactions, expiries, collections and erasures of a branch: those under way with their progress, and the last one
+	// of each kind with its result, since the server began; whether the server began them by itself or a request did.
+	//
+	// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/maintenance (the `GetMaintenance` operationId).
+	GetMaintenance(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// RollbackDatasetWithBody Make an older snapshot the newest again
 	//
 	// Of a dataset without a stream. The snapshot must be in the history of the newest one. Those behind it stay readable by
@@ -2567,6 +2689,32 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/upload (the `UploadDataset` operationId).
 	UploadDataset(ctx context.Context, stream StreamParameter, branch BranchParameter, params *UploadDatasetParams, body UploadDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EraseRowsWithBody Erase rows everywhere
+	//
+	// Removes the rows that match from all retained snapshots of all branches, from the hot log, and from every file that held
+	// them. All branches are archived first, so that every row acknowledged before the request is covered; a dry run does so
+	// too, and then only counts. Snapshots keep their ids, other rows their places; offsets of erased rows stay empty. Not
+	// covered: backups, copies that clients made, and rows that are published later. When it fails or is cut short, the same
+	// request does the rest.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/erase (the `EraseRows` operationId).
+	EraseRowsWithBody(ctx context.Context, stream StreamParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EraseRows Erase rows everywhere
+	//
+	// Removes the rows that match from all retained snapshots of all branches, from the hot log, and from every file that held
+	// them. All branches are archived first, so that every row acknowledged before the request is covered; a dry run does so
+	// too, and then only counts. Snapshots keep their ids, other rows their places; offsets of erased rows stay empty. Not
+	// covered: backups, copies that clients made, and rows that are published later. When it fails or is cut short, the same
+	// request does the rest.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/erase (the `EraseRows` operationId).
+	EraseRows(ctx context.Context, stream StreamParameter, body EraseRowsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// StartStreamWithBody Start a stream on a dataset
 	//
@@ -3410,6 +3558,24 @@ func (c *Client) CollectFiles(ctx context.Context, stream StreamParameter, branc
 	return c.Client.Do(req)
 }
 
+// GetMaintenance Work on a dataset, now and last time
+//
+// The compactions, expiries, collections and erasures of a branch: those under way with their progress, and the last one
+// of each kind with its result, since the server began; whether the server began them by itself or a request did.
+//
+// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/maintenance (the `GetMaintenance` operationId).
+func (c *Client) GetMaintenance(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetMaintenanceRequest(c.Server, stream, branch)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // RollbackDatasetWithBody Make an older snapshot the newest again
 //
 // Of a dataset without a stream. The snapshot must be in the history of the newest one. Those behind it stay readable by
@@ -3700,6 +3866,52 @@ func (c *Client) UploadDatasetWithBody(ctx context.Context, stream StreamParamet
 // Corresponds with POST /v1/datasets/{stream}/branches/{branch}/upload (the `UploadDataset` operationId).
 func (c *Client) UploadDataset(ctx context.Context, stream StreamParameter, branch BranchParameter, params *UploadDatasetParams, body UploadDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewUploadDatasetRequest(c.Server, stream, branch, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EraseRowsWithBody Erase rows everywhere
+//
+// Removes the rows that match from all retained snapshots of all branches, from the hot log, and from every file that held
+// them. All branches are archived first, so that every row acknowledged before the request is covered; a dry run does so
+// too, and then only counts. Snapshots keep their ids, other rows their places; offsets of erased rows stay empty. Not
+// covered: backups, copies that clients made, and rows that are published later. When it fails or is cut short, the same
+// request does the rest.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/erase (the `EraseRows` operationId).
+func (c *Client) EraseRowsWithBody(ctx context.Context, stream StreamParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEraseRowsRequestWithBody(c.Server, stream, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EraseRows Erase rows everywhere
+//
+// Removes the rows that match from all retained snapshots of all branches, from the hot log, and from every file that held
+// them. All branches are archived first, so that every row acknowledged before the request is covered; a dry run does so
+// too, and then only counts. Snapshots keep their ids, other rows their places; offsets of erased rows stay empty. Not
+// covered: backups, copies that clients made, and rows that are published later. When it fails or is cut short, the same
+// request does the rest.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/erase (the `EraseRows` operationId).
+func (c *Client) EraseRows(ctx context.Context, stream StreamParameter, body EraseRowsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEraseRowsRequest(c.Server, stream, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5330,6 +5542,47 @@ func NewCollectFilesRequestWithBody(server string, stream StreamParameter, branc
 	return req, nil
 }
 
+// NewGetMaintenanceRequest constructs an http.Request for the GetMaintenance method
+func NewGetMaintenanceRequest(server string, stream StreamParameter, branch BranchParameter) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "branch", branch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/branches/%s/maintenance", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewRollbackDatasetRequest calls the generic RollbackDataset builder with application/json body
 func NewRollbackDatasetRequest(server string, stream StreamParameter, branch BranchParameter, body RollbackDatasetJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -6075,6 +6328,53 @@ func NewUploadDatasetRequestWithBody(server string, stream StreamParameter, bran
 		}
 
 	}
+
+	return req, nil
+}
+
+// NewEraseRowsRequest calls the generic EraseRows builder with application/json body
+func NewEraseRowsRequest(server string, stream StreamParameter, body EraseRowsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEraseRowsRequestWithBody(server, stream, "application/json", bodyReader)
+}
+
+// NewEraseRowsRequestWithBody constructs an http.Request for the EraseRows method, with any body, and a specified content type
+func NewEraseRowsRequestWithBody(server string, stream StreamParameter, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "stream", stream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/datasets/%s/erase", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -8864,6 +9164,16 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/gc (the `CollectFiles` operationId).
 	CollectFilesWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body CollectFilesJSONRequestBody, reqEditors ...RequestEditorFn) (*CollectFilesResponse, error)
 
+	// GetMaintenanceWithResponse Work on a dataset, now and last time
+	//
+	// The compactions, expiries, collections and erasures of a branch: those under way with their progress, and the last one
+	// of each kind with its result, since the server began; whether the server began them by itself or a request did.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/maintenance (the `GetMaintenance` operationId).
+	GetMaintenanceWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*GetMaintenanceResponse, error)
+
 	// RollbackDatasetWithBodyWithResponse Make an older snapshot the newest again
 	//
 	// Of a dataset without a stream. The snapshot must be in the history of the newest one. Those behind it stay readable by
@@ -9015,6 +9325,32 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/upload (the `UploadDataset` operationId).
 	UploadDatasetWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, params *UploadDatasetParams, body UploadDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*UploadDatasetResponse, error)
+
+	// EraseRowsWithBodyWithResponse Erase rows everywhere
+	//
+	// Removes the rows that match from all retained snapshots of all branches, from the hot log, and from every file that held
+	// them. All branches are archived first, so that every row acknowledged before the request is covered; a dry run does so
+	// too, and then only counts. Snapshots keep their ids, other rows their places; offsets of erased rows stay empty. Not
+	// covered: backups, copies that clients made, and rows that are published later. When it fails or is cut short, the same
+	// request does the rest.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/erase (the `EraseRows` operationId).
+	EraseRowsWithBodyWithResponse(ctx context.Context, stream StreamParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EraseRowsResponse, error)
+
+	// EraseRowsWithResponse Erase rows everywhere
+	//
+	// Removes the rows that match from all retained snapshots of all branches, from the hot log, and from every file that held
+	// them. All branches are archived first, so that every row acknowledged before the request is covered; a dry run does so
+	// too, and then only counts. Snapshots keep their ids, other rows their places; offsets of erased rows stay empty. Not
+	// covered: backups, copies that clients made, and rows that are published later. When it fails or is cut short, the same
+	// request does the rest.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/erase (the `EraseRows` operationId).
+	EraseRowsWithResponse(ctx context.Context, stream StreamParameter, body EraseRowsJSONRequestBody, reqEditors ...RequestEditorFn) (*EraseRowsResponse, error)
 
 	// StartStreamWithBodyWithResponse Start a stream on a dataset
 	//
@@ -10475,6 +10811,68 @@ func (r CollectFilesResponse) ContentType() string {
 	return ""
 }
 
+type GetMaintenanceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Maintenance
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetMaintenanceResponse) GetJSON200() *Maintenance {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r GetMaintenanceResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r GetMaintenanceResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetMaintenanceResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetMaintenanceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetMaintenanceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetMaintenanceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetMaintenanceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type RollbackDatasetResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -11326,6 +11724,110 @@ func (r UploadDatasetResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r UploadDatasetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// EraseRowsResponse429Headers the declared response headers of an HTTP 429 response for EraseRows
+type EraseRowsResponse429Headers struct {
+	RetryAfter *int
+}
+
+// EraseRowsResponse503Headers the declared response headers of an HTTP 503 response for EraseRows
+type EraseRowsResponse503Headers struct {
+	RetryAfter *int
+}
+
+type EraseRowsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EraseResult
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON429 the response for an HTTP 429 `application/problem+json` response
+	ApplicationProblemJSON429 *Busy
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Failure
+	// Headers429 the parsed response headers for an HTTP 429 response
+	Headers429 *EraseRowsResponse429Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *EraseRowsResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EraseRowsResponse) GetJSON200() *EraseResult {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r EraseRowsResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r EraseRowsResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r EraseRowsResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r EraseRowsResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON429 returns the response for an HTTP 429 `application/problem+json` response
+func (r EraseRowsResponse) GetApplicationProblemJSON429() *Busy {
+	return r.ApplicationProblemJSON429
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r EraseRowsResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EraseRowsResponse) GetApplicationProblemJSONDefault() *Failure {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EraseRowsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EraseRowsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EraseRowsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EraseRowsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -14568,6 +15070,22 @@ func (c *ClientWithResponses) CollectFilesWithResponse(ctx context.Context, stre
 	return ParseCollectFilesResponse(rsp)
 }
 
+// GetMaintenanceWithResponse Work on a dataset, now and last time
+//
+// The compactions, expiries, collections and erasures of a branch: those under way with their progress, and the last one
+// of each kind with its result, since the server began; whether the server began them by itself or a request did.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/datasets/{stream}/branches/{branch}/maintenance (the `GetMaintenance` operationId).
+func (c *ClientWithResponses) GetMaintenanceWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*GetMaintenanceResponse, error) {
+	rsp, err := c.GetMaintenance(ctx, stream, branch, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetMaintenanceResponse(rsp)
+}
+
 // RollbackDatasetWithBodyWithResponse Make an older snapshot the newest again
 //
 // Of a dataset without a stream. The snapshot must be in the history of the newest one. Those behind it stay readable by
@@ -14814,6 +15332,44 @@ func (c *ClientWithResponses) UploadDatasetWithResponse(ctx context.Context, str
 		return nil, err
 	}
 	return ParseUploadDatasetResponse(rsp)
+}
+
+// EraseRowsWithBodyWithResponse Erase rows everywhere
+//
+// Removes the rows that match from all retained snapshots of all branches, from the hot log, and from every file that held
+// them. All branches are archived first, so that every row acknowledged before the request is covered; a dry run does so
+// too, and then only counts. Snapshots keep their ids, other rows their places; offsets of erased rows stay empty. Not
+// covered: backups, copies that clients made, and rows that are published later. When it fails or is cut short, the same
+// request does the rest.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/erase (the `EraseRows` operationId).
+func (c *ClientWithResponses) EraseRowsWithBodyWithResponse(ctx context.Context, stream StreamParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EraseRowsResponse, error) {
+	rsp, err := c.EraseRowsWithBody(ctx, stream, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEraseRowsResponse(rsp)
+}
+
+// EraseRowsWithResponse Erase rows everywhere
+//
+// Removes the rows that match from all retained snapshots of all branches, from the hot log, and from every file that held
+// them. All branches are archived first, so that every row acknowledged before the request is covered; a dry run does so
+// too, and then only counts. Snapshots keep their ids, other rows their places; offsets of erased rows stay empty. Not
+// covered: backups, copies that clients made, and rows that are published later. When it fails or is cut short, the same
+// request does the rest.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/erase (the `EraseRows` operationId).
+func (c *ClientWithResponses) EraseRowsWithResponse(ctx context.Context, stream StreamParameter, body EraseRowsJSONRequestBody, reqEditors ...RequestEditorFn) (*EraseRowsResponse, error) {
+	rsp, err := c.EraseRows(ctx, stream, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEraseRowsResponse(rsp)
 }
 
 // StartStreamWithBodyWithResponse Start a stream on a dataset
@@ -16448,6 +17004,53 @@ func ParseCollectFilesResponse(rsp *http.Response) (*CollectFilesResponse, error
 	return response, nil
 }
 
+// ParseGetMaintenanceResponse parses an HTTP response from a GetMaintenanceWithResponse call
+func ParseGetMaintenanceResponse(rsp *http.Response) (*GetMaintenanceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetMaintenanceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Maintenance
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseRollbackDatasetResponse parses an HTTP response from a RollbackDatasetWithResponse call
 func ParseRollbackDatasetResponse(rsp *http.Response) (*RollbackDatasetResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -17147,6 +17750,104 @@ func ParseUploadDatasetResponse(rsp *http.Response) (*UploadDatasetResponse, err
 			headers.RetryAfter = &value
 		}
 		response.Headers429 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseEraseRowsResponse parses an HTTP response from a EraseRowsWithResponse call
+func ParseEraseRowsResponse(rsp *http.Response) (*EraseRowsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EraseRowsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EraseResult
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 429:
+		var dest Busy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON429 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Failure
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 429:
+		var headers EraseRowsResponse429Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers429 = &headers
+	case rsp.StatusCode == 503:
+		var headers EraseRowsResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.Headers503 = &headers
 	}
 
 	return response, nil

@@ -982,6 +982,61 @@ type DatasetSummary struct {
 // Example: 2m
 type Duration = string
 
+// EraseResult defines model for EraseResult.
+type EraseResult struct {
+	// ArchivedRows Rows that were hot, and were archived first
+	ArchivedRows int64          `json:"archivedRows"`
+	Branches     []ErasedBranch `json:"branches"`
+	DeletedBytes int64          `json:"deletedBytes"`
+
+	// DeletedFiles Files deleted at once, metadata and leftovers included
+	DeletedFiles   int         `json:"deletedFiles"`
+	DryRun         bool        `json:"dryRun"`
+	Log            ScrubbedLog `json:"log"`
+	RemainingBytes int64       `json:"remainingBytes"`
+
+	// RemainingFiles Files that nothing leads to and that are younger than the grace: they may belong to commits under way, and may hold
+	// such rows. Repeat the request later to be sure.
+	RemainingFiles int     `json:"remainingFiles"`
+	Seconds        float64 `json:"seconds"`
+}
+
+// EraseRows defines model for EraseRows.
+type EraseRows struct {
+	// DryRun Only count: nothing but the archive is done
+	DryRun *bool `json:"dryRun,omitempty"`
+
+	// Grace How old a file that nothing leads to must be to be deleted as well; absent means 1h, which is the least. Younger ones
+	// may belong to a commit under way; the result counts them.
+	Grace *Duration `json:"grace,omitempty"`
+
+	// Where Condition in the language of reads, like `email = 'a@b.c'`
+	Where string `json:"where"`
+}
+
+// ErasedBranch defines model for ErasedBranch.
+type ErasedBranch struct {
+	Branch string `json:"branch"`
+
+	// BytesAfter Of those in their place; 0 in a dry run
+	BytesAfter int64 `json:"bytesAfter"`
+
+	// BytesBefore Of the files with such rows
+	BytesBefore int64 `json:"bytesBefore"`
+
+	// ExaminedFiles Data files of all retained snapshots
+	ExaminedFiles int `json:"examinedFiles"`
+
+	// MatchedFiles Those with rows that match
+	MatchedFiles int `json:"matchedFiles"`
+
+	// Rows Rows that match, once for each file that holds them
+	Rows int64 `json:"rows"`
+
+	// Snapshots Retained snapshots with such rows
+	Snapshots int `json:"snapshots"`
+}
+
 // ExpireResult defines model for ExpireResult.
 type ExpireResult struct {
 	DryRun bool `json:"dryRun"`
@@ -1104,6 +1159,49 @@ type LogMetrics struct {
 
 	// SyncSeconds Quantiles are interpolated within buckets
 	SyncSeconds Histogram `json:"syncSeconds"`
+}
+
+// Maintenance defines model for Maintenance.
+type Maintenance struct {
+	Branch string `json:"branch"`
+
+	// Stream In full
+	Stream string            `json:"stream"`
+	Tasks  []MaintenanceTask `json:"tasks"`
+}
+
+// MaintenanceTask defines model for MaintenanceTask.
+type MaintenanceTask struct {
+	Bytes int64 `json:"bytes"`
+
+	// EndedAt Absent while it runs
+	EndedAt *time.Time `json:"endedAt,omitempty"`
+
+	// Error Why it failed
+	Error *string `json:"error,omitempty"`
+
+	// Files Files done
+	Files int64 `json:"files"`
+
+	// Kind `compact`, `expire`, `gc` or `erase`
+	Kind string `json:"kind"`
+
+	// Phase What is being done
+	Phase *string `json:"phase,omitempty"`
+
+	// Requested A request began it; false: the server by itself
+	Requested bool `json:"requested"`
+
+	// Result What it did
+	Result    *string   `json:"result,omitempty"`
+	StartedAt time.Time `json:"startedAt"`
+
+	// State `running`, `done`, `failed` or `cancelled`
+	State      string `json:"state"`
+	TotalBytes int64  `json:"totalBytes"`
+
+	// TotalFiles Files to do, as far as is known; 0: not known
+	TotalFiles int64 `json:"totalFiles"`
 }
 
 // MergeBranch defines model for MergeBranch.
@@ -1370,6 +1468,19 @@ type SchemaVersion struct {
 type SchemaVersionList struct {
 	NextPageToken *string         `json:"nextPageToken,omitempty"`
 	Versions      []SchemaVersion `json:"versions"`
+}
+
+// ScrubbedLog defines model for ScrubbedLog.
+type ScrubbedLog struct {
+	// Bytes Bytes that were overwritten
+	Bytes int64 `json:"bytes"`
+
+	// DamagedFiles Files of the log that do not read as they should, and may hold such rows still
+	DamagedFiles []string `json:"damagedFiles"`
+	RemovedFiles int      `json:"removedFiles"`
+
+	// Segments Files of the hot log that were overwritten in part
+	Segments int `json:"segments"`
 }
 
 // Settings defines model for Settings.
@@ -2116,6 +2227,9 @@ type RemoveFilesJSONRequestBody = RemoveFiles
 // UploadDatasetJSONRequestBody defines body for UploadDataset for application/json ContentType.
 type UploadDatasetJSONRequestBody = RowsBody
 
+// EraseRowsJSONRequestBody defines body for EraseRows for application/json ContentType.
+type EraseRowsJSONRequestBody = EraseRows
+
 // StartStreamJSONRequestBody defines body for StartStream for application/json ContentType.
 type StartStreamJSONRequestBody = StartStream
 
@@ -2255,6 +2369,9 @@ type ServerInterface interface {
 	// CollectFiles Delete files that nothing leads to
 	// (POST /v1/datasets/{stream}/branches/{branch}/gc)
 	CollectFiles(c *gin.Context, stream StreamParameter, branch BranchParameter)
+	// GetMaintenance Work on a dataset, now and last time
+	// (GET /v1/datasets/{stream}/branches/{branch}/maintenance)
+	GetMaintenance(c *gin.Context, stream StreamParameter, branch BranchParameter)
 	// RollbackDataset Make an older snapshot the newest again
 	// (POST /v1/datasets/{stream}/branches/{branch}/rollback)
 	RollbackDataset(c *gin.Context, stream StreamParameter, branch BranchParameter)
@@ -2288,6 +2405,9 @@ type ServerInterface interface {
 	// UploadDataset Upload rows in a transaction of their own
 	// (POST /v1/datasets/{stream}/branches/{branch}/upload)
 	UploadDataset(c *gin.Context, stream StreamParameter, branch BranchParameter, params UploadDatasetParams)
+	// EraseRows Erase rows everywhere
+	// (POST /v1/datasets/{stream}/erase)
+	EraseRows(c *gin.Context, stream StreamParameter)
 	// StartStream Start a stream on a dataset
 	// (POST /v1/datasets/{stream}/stream)
 	StartStream(c *gin.Context, stream StreamParameter)
@@ -2748,6 +2868,40 @@ func (siw *ServerInterfaceWrapper) CollectFiles(c *gin.Context) {
 	}
 
 	siw.Handler.CollectFiles(c, stream, branch)
+}
+
+// GetMaintenance operation middleware
+func (siw *ServerInterfaceWrapper) GetMaintenance(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	// ------------- Path parameter "branch" -------------
+	var branch BranchParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "branch", c.Param("branch"), &branch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter branch: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.GetMaintenance(c, stream, branch)
 }
 
 // RollbackDataset operation middleware
@@ -3296,6 +3450,31 @@ func (siw *ServerInterfaceWrapper) UploadDataset(c *gin.Context) {
 	}
 
 	siw.Handler.UploadDataset(c, stream, branch, params)
+}
+
+// EraseRows operation middleware
+func (siw *ServerInterfaceWrapper) EraseRows(c *gin.Context) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "stream" -------------
+	var stream StreamParameter
+
+	err = runtime.BindStyledParameterWithOptions("simple", "stream", c.Param("stream"), &stream, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandler(c, fmt.Errorf("Invalid format for parameter stream: %w", err), http.StatusBadRequest)
+		return
+	}
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		middleware(c)
+		if c.IsAborted() {
+			return
+		}
+	}
+
+	siw.Handler.EraseRows(c, stream)
 }
 
 // StartStream operation middleware
@@ -5217,6 +5396,8 @@ func RegisterHandlersWithOptions(router gin.IRouter, si ServerInterface, options
 	router.GET(options.BaseURL+"/v1/datasets/:stream/branches/:branch/snapshots", wrapper.ListSnapshots)
 	router.GET(options.BaseURL+"/v1/datasets/:stream/branches/:branch/files", wrapper.ListDataFiles)
 	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/compact", wrapper.CompactDataset)
+	router.GET(options.BaseURL+"/v1/datasets/:stream/branches/:branch/maintenance", wrapper.GetMaintenance)
+	router.POST(options.BaseURL+"/v1/datasets/:stream/erase", wrapper.EraseRows)
 	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/expire", wrapper.ExpireSnapshots)
 	router.POST(options.BaseURL+"/v1/datasets/:stream/branches/:branch/gc", wrapper.CollectFiles)
 	router.GET(options.BaseURL+"/v1/streams/:stream/branches/:branch/verify", wrapper.VerifyBranch)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/thermocline/thermocline/api"
+	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/dataset"
 )
 
@@ -61,4 +62,16 @@ func (m maintainer) Collect(ctx context.Context, stream, branch string, q api.Co
 		c.Unreached[i] = api.UnreachedFile{Key: f.Key, Bytes: f.Bytes, Since: f.Since, Deleted: f.Due}
 	}
 	return c, nil
+}
+
+func (m maintainer) Tasks(ctx context.Context, stream, branch string) ([]api.MaintenanceTask, error) {
+	ns, name, err := catalog.ParseName(stream)
+	if err != nil {
+		return nil, err
+	}
+	_, b, err := m.n.catalog.Resolve(ctx, ns, name, branch)
+	if err != nil {
+		return nil, err
+	}
+	return m.n.upkeep.ofBranch(b.ID), nil
 }

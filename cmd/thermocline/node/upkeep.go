@@ -63,8 +63,10 @@ type upkeep struct {
 	n *Node
 	o UpkeepOptions
 
-	mu    sync.Mutex
-	count api.MaintenanceFigures
+	tasks
+
+	figuresMu sync.Mutex
+	count     api.MaintenanceFigures
 }
 
 func newUpkeep(n *Node, o UpkeepOptions) *upkeep {
@@ -304,8 +306,8 @@ func (u *upkeep) collect(ctx context.Context, table string, o dataset.CollectOpt
 // note counts; what a caller gave up, or is about a branch that is gone, is no
 // failure.
 func (u *upkeep) note(err error, add func(*api.MaintenanceFigures)) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
+	u.figuresMu.Lock()
+	defer u.figuresMu.Unlock()
 	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, record.ErrNotFound) {
 		u.count.Failures++
 	}
@@ -313,7 +315,7 @@ func (u *upkeep) note(err error, add func(*api.MaintenanceFigures)) {
 }
 
 func (u *upkeep) figures() api.MaintenanceFigures {
-	u.mu.Lock()
-	defer u.mu.Unlock()
+	u.figuresMu.Lock()
+	defer u.figuresMu.Unlock()
 	return u.count
 }
