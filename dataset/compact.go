@@ -106,7 +106,15 @@ func (t *Table) compact(ctx context.Context, o CompactOptions) (Compaction, erro
 	if err != nil {
 		return Compaction{}, err
 	}
-	run := planCompaction(live.data, o.TargetBytes, t.plain())
+	marker, err := t.Marker()
+	if err != nil {
+		return Compaction{}, err
+	}
+	own := record.ViewNumber(0)
+	if marker != nil {
+		own = marker.ViewNumber
+	}
+	run := planCompaction(live.data, o.TargetBytes, own, t.plain())
 	if len(run) == 0 {
 		return Compaction{}, nil
 	}
@@ -121,7 +129,7 @@ func (t *Table) compact(ctx context.Context, o CompactOptions) (Compaction, erro
 		return Compaction{}, err
 	}
 	// A crash here leaves a file that no snapshot names.
-	c := Commit{Base: t, replace: newReplacement(run, live.deletes)}
+	c := Commit{Base: t, replace: newReplacement(run, live)}
 	if f.file != nil {
 		c.Add = []DataFile{f}
 	}

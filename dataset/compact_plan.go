@@ -19,16 +19,53 @@ type candidate struct {
 	sequence int64
 }
 
-// planCompaction chooses the first run of files, in scan order, that is worth
-// rewriting; none if none is.
-// In a plain table files of all commits may be joined, whoever wrote them.
-func planCompaction(files []iceberg.ManifestEntry, target int64, plain bool) []iceberg.ManifestEntry {
-	c := make([]candidate, len(files))
-	for i, e := range files {
-		c[i] = candidate{smallView(e, target, plain), e.DataFile().FileSizeBytes(), e.SequenceNum()}
+// planCompaction chooses the first run of files that is worth rewriting; none if
+// none is. own is the view whose rows have their place by offset, 0 if there is
+// none: its files may be joined across commits, and across guest files that lie
+// between, which have a place of their own. Guest files are only joined with those
+// of the same sequence number and view, because that number is their place. In a
+// plain table files of all commits may be joined, whoever wrote them.
+func planCompaction(files []iceberg.ManifestEntry, target int64, own record.ViewNumber, plain bool) []iceberg.ManifestEntry {
+	var log, rest []iceberg.ManifestEntry
+	var c []candidate
+	for _, e := range files {
+		view := smallView(e, target, plain)
+		if s := spanOf(e); plain || own > 0 && (view == own || view == 0 && s.holds(own)) {
+			log = append(log, e)
+			c = append(c, candidate{view, e.DataFile().FileSizeBytes(), e.SequenceNum()})
+		} else if view > 0 {
+			rest = append(rest, e)
+		}
 	}
-	from, to := chooseRun(c, target)
-	return files[from:to]
+	if from, to := chooseRun(c, target); to > from {
+		return log[from:to]
+	}
+	return chooseGuests(rest, target)
+}
+
+// chooseGuests returns files of one view that came with one commit and together
+// stay below the target. No more will come with that commit, so two are enough.
+func chooseGuests(files []iceberg.ManifestEntry, target int64) []iceberg.ManifestEntry {
+	type place struct {
+		sequence int64
+		view     record.ViewNumber
+	}
+	open := map[place][]iceberg.ManifestEntry{}
+	bytes := map[place]int64{}
+	for _, e := range files {
+		p := place{e.SequenceNum(), smallView(e, target, false)}
+		n := e.DataFile().FileSizeBytes()
+		if bytes[p]+n > target {
+			continue // what is left of it comes with the next call
+		}
+		open[p], bytes[p] = append(open[p], e), bytes[p]+n
+	}
+	for _, e := range files { // in order, so that each call finds the same
+		if run := open[place{e.SequenceNum(), smallView(e, target, false)}]; len(run) > 1 {
+			return run
+		}
+	}
+	return nil
 }
 
 // smallView is the view of a file that may be part of a run, 0 for others: large

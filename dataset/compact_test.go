@@ -134,8 +134,8 @@ func TestCompactKeepsEverything(t *testing.T) {
 	}
 }
 
-// The sequence of commits, foreign rows among them, stays; files of other
-// engines are left alone.
+// Rows of the stream's view keep their order across the commits of other engines,
+// whose rows keep their place between the commits; their files are left alone.
 func TestCompactAmongForeignCommits(t *testing.T) {
 	t.Parallel()
 	e := newEnv(t)
@@ -152,13 +152,35 @@ func TestCompactAmongForeignCommits(t *testing.T) {
 	flush(6)
 	foreign{e}.append(-3)
 	flush(3)
-	want := e.rows(e.load(), dataset.ScanOptions{})
-	if n := e.compactAll(dataset.CompactOptions{}); n != 11 {
-		t.Errorf("%d files were replaced, want 5 and 6", n)
+	places := func() (own, guests []string) {
+		files, err := e.load().FileRows(t.Context(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range files.Len() {
+			for b, err := range files.Rows(t.Context(), i, dataset.ScanOptions{}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if files.File(i).View == 2 {
+					own = append(own, render(b)...)
+				} else {
+					guests = append(guests, fmt.Sprintf("%d %v", files.File(i).Sequence, render(b)))
+				}
+			}
+		}
+		return own, guests
 	}
-	wantRows(t, e.rows(e.load(), dataset.ScanOptions{}), want)
-	if n := len(e.files(e.load())); n != 7 {
-		t.Errorf("%d files are left, want 1, a foreign one, 1, a foreign one, 3", n)
+	wantOwn, wantGuests := places()
+	want := e.rows(e.load(), dataset.ScanOptions{})
+	if n := e.compactAll(dataset.CompactOptions{}); n != 14 {
+		t.Errorf("%d files were replaced, want 14", n)
+	}
+	own, guests := places()
+	wantRows(t, own, wantOwn)
+	wantRows(t, guests, wantGuests)
+	if n := len(e.files(e.load())); n != 3 {
+		t.Errorf("%d files are left, want 1 and two foreign ones", n)
 	}
 	// Another engine sees the same rows.
 	rows, err := foreign{e}.table().Scan().ToArrowTable(t.Context())
@@ -535,7 +557,7 @@ func TestCompactFillsDecimalsBelowNulls(t *testing.T) {
 				{"place":{"lat":1.5,"inner":null},"points":null,"_view":2,"_partition_id":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
 				{"place":null,"points":[{"x":2},null,{"x":3}],"_view":2,"_partition_id":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"},
 				{"place":{"lat":2.5,"inner":{"x":4}},"points":[],"_view":2,"_partition_id":0,"_offset":%d,"_timestamp":"1970-01-01T00:00:00Z"}]`, 4*i, 4*i+1, 4*i+2, 4*i+3))
-			e.commit(dataset.Commit{Add: []dataset.DataFile{e.fileAs(format, table, old, fileName(0, 4*i, 4*i+4), b)}})
+			e.commit(dataset.Commit{Add: []dataset.DataFile{e.fileAs(format, table, old, fileName(0, 4*i, 4*i+4), b)}, Marker: marker(4*i + 4)})
 			b.Release()
 		}
 		s := &schema.Schema{Fields: []schema.Field{

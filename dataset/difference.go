@@ -12,13 +12,14 @@ import (
 // to another, which may be another table's.
 type difference struct {
 	gained, lost               map[string]iceberg.ManifestEntry // data files
+	order                      map[string]int                   // of gained, as the manifests have them
 	gainedDeletes, lostDeletes int                              // delete files
 }
 
 // differ compares two snapshots; nil is the empty table. Manifests that both
 // have are not read, so that it costs what changed, not what there is.
 func (d *Datasets) differ(ctx context.Context, from, to *table.Snapshot) (difference, error) {
-	out := difference{gained: map[string]iceberg.ManifestEntry{}, lost: map[string]iceberg.ManifestEntry{}}
+	out := difference{gained: map[string]iceberg.ManifestEntry{}, lost: map[string]iceberg.ManifestEntry{}, order: map[string]int{}}
 	before, err := d.readManifests(ctx, from)
 	if err != nil {
 		return out, err
@@ -51,6 +52,7 @@ func (d *Datasets) differ(ctx context.Context, from, to *table.Snapshot) (differ
 					deletes[e.DataFile().FilePath()] = true
 				} else {
 					files[e.DataFile().FilePath()] = e
+					out.order[e.DataFile().FilePath()] = len(out.order)
 				}
 			}
 		}
@@ -85,6 +87,7 @@ type piece struct {
 	gone  []int64 // those that are deleted on the branch
 	bases int     // of a lost one, how many common ancestors have it
 	both  bool    // of a thinned one
+	at    int     // of a gained one, its place among them in the manifests
 }
 
 func (p *piece) path() string { return p.entry.DataFile().FilePath() }
@@ -118,7 +121,7 @@ func since(ctx context.Context, t *Table, from []retained) (*side, error) {
 		}
 		if i == 0 {
 			for path, e := range d.gained {
-				s.gained[path] = &piece{entry: e}
+				s.gained[path] = &piece{entry: e, at: d.order[path]}
 			}
 			continue
 		}

@@ -42,6 +42,9 @@ func (c *change) edit(ctx context.Context, e *edit, inherited []iceberg.Manifest
 	if kept, err = c.removeFiles(ctx, slices.Collect(maps.Keys(e.remove)), inherited); err != nil {
 		return nil, nil, err
 	}
+	if kept, err = c.dropDeletes(ctx, func(path string) bool { return e.remove[path] }, kept); err != nil {
+		return nil, nil, err
+	}
 	// What was written just now is not stored yet, and cannot be merged.
 	fresh := func(m iceberg.ManifestFile) bool {
 		return slices.ContainsFunc(c.puts, func(p pending) bool { return p.location == m.FilePath() })

@@ -134,17 +134,9 @@ func (n nearness) to(r systemRange) bool {
 
 // inOrder returns pieces in the order of a scan.
 func inOrder(pieces map[string]*piece) []*piece {
-	out := slices.Collect(maps.Values(pieces))
-	slices.SortFunc(out, func(a, b *piece) int {
-		if c := a.entry.SequenceNum() - b.entry.SequenceNum(); c != 0 {
-			return int(c)
-		}
-		if a.path() < b.path() {
-			return -1
-		}
-		return 1
+	return slices.SortedFunc(maps.Values(pieces), func(a, b *piece) int {
+		return cmp.Or(cmp.Compare(a.entry.SequenceNum(), b.entry.SequenceNum()), cmp.Compare(a.at, b.at), cmp.Compare(a.path(), b.path()))
 	})
-	return out
 }
 
 // wasReset tells whether the source began a new view since the common ancestor.

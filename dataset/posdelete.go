@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -92,4 +93,62 @@ func asDeletes(f iceberg.DataFile, rows positions) (iceberg.DataFile, error) {
 	b.LowerBoundValues(lower).UpperBoundValues(upper).ColumnSizes(f.ColumnSizes()).ValueCounts(f.ValueCounts()).
 		NullValueCounts(f.NullValueCounts()).SplitOffsets(f.SplitOffsets())
 	return b.Build(), nil
+}
+
+// aboutFile is the data file that a delete file is about, if it is about one and
+// says so.
+func aboutFile(f iceberg.DataFile) (path string, ok bool) {
+	if f.ContentType() != iceberg.EntryContentPosDeletes {
+		return "", false
+	}
+	lower, upper := f.LowerBoundValues()[deletePathID], f.UpperBoundValues()[deletePathID]
+	return string(lower), len(lower) > 0 && bytes.Equal(lower, upper)
+}
+
+// dropDeletes rewrites the manifests that name delete files about data files that
+// go with this commit: without them each merge would leave some for good.
+func (c *change) dropDeletes(ctx context.Context, gone func(path string) bool, manifests []iceberg.ManifestFile) ([]iceberg.ManifestFile, error) {
+	out := make([]iceberg.ManifestFile, 0, len(manifests))
+	for _, old := range manifests {
+		if old.ManifestContent() != iceberg.ManifestContentDeletes || !live(old) {
+			out = append(out, old)
+			continue
+		}
+		entries, err := c.base.d.readEntries(ctx, old)
+		if err != nil {
+			return nil, err
+		}
+		dropped := func(e iceberg.ManifestEntry) bool {
+			path, ok := aboutFile(e.DataFile())
+			return ok && gone(path)
+		}
+		if !slices.ContainsFunc(entries, dropped) {
+			out = append(out, old)
+			continue
+		}
+		spec, err := specByID(c.base.meta, old.PartitionSpecID())
+		if err != nil {
+			return nil, err
+		}
+		m, err := c.newManifest(spec, iceberg.ManifestContentDeletes)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			write := m.w.Existing
+			if dropped(e) {
+				write = m.w.Delete
+				c.summary.removed(e.DataFile())
+			}
+			if err := write(e); err != nil {
+				return nil, fmt.Errorf("dataset: drop %s: %w", e.DataFile().FilePath(), err)
+			}
+		}
+		f, err := c.finish(m, iceberg.ManifestContentDeletes)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, f)
+	}
+	return out, nil
 }

@@ -13,16 +13,23 @@ import (
 type replacement struct {
 	files    map[string]int64 // sequence numbers by path
 	sequence int64            // of the new file's rows: that of the last of files
+	beside   map[string]bool  // other files of that sequence number
 	deletes  map[string]bool  // delete files that the new file heeds
 }
 
-func newReplacement(run, deletes []iceberg.ManifestEntry) *replacement {
-	r := &replacement{files: map[string]int64{}, deletes: map[string]bool{}}
+// newReplacement of a run, chosen among live files.
+func newReplacement(run []iceberg.ManifestEntry, live fileSet) *replacement {
+	r := &replacement{files: map[string]int64{}, beside: map[string]bool{}, deletes: map[string]bool{}}
 	for _, e := range run {
 		r.files[e.DataFile().FilePath()] = e.SequenceNum()
 		r.sequence = max(r.sequence, e.SequenceNum())
 	}
-	for _, e := range deletes {
+	for _, e := range live.data {
+		if e.SequenceNum() == r.sequence {
+			r.beside[e.DataFile().FilePath()] = true
+		}
+	}
+	for _, e := range live.deletes {
 		r.deletes[e.DataFile().FilePath()] = true
 	}
 	return r
@@ -38,7 +45,7 @@ func (r *replacement) check(ctx context.Context, head *Table) error {
 	for _, e := range live.data {
 		if s, ok := r.files[e.DataFile().FilePath()]; ok && s == e.SequenceNum() {
 			left--
-		} else if e.SequenceNum() == r.sequence {
+		} else if e.SequenceNum() == r.sequence && !r.beside[e.DataFile().FilePath()] {
 			return fmt.Errorf("%s came into the commit that the replaced files end with: %w", e.DataFile().FilePath(), record.ErrConflict)
 		}
 	}
@@ -93,6 +100,9 @@ func (c *change) replace(ctx context.Context, r *replacement, manifests []iceber
 	}
 	f, err := c.finish(w, iceberg.ManifestContentData)
 	if err != nil {
+		return nil, err
+	}
+	if kept, err = c.dropDeletes(ctx, func(path string) bool { _, gone := r.files[path]; return gone }, kept); err != nil {
 		return nil, err
 	}
 	return append([]iceberg.ManifestFile{f}, kept...), nil
