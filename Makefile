@@ -38,19 +38,19 @@ build: ## build bin/thermocline
 demo: build ## stream a week of real earthquakes through a server, and go on serving
 	bin/thermocline demo
 
-test: $(VENV)/.ready $(S3) build cc ## install what the tests need, and run all of them with the race detector
+test: $(VENV)/.ready $(S3) $(KIT)/.ready build cc ## install what the tests need, and run all of them with the race detector
 	$(PURE) vet -trimpath ./...
 	$(GO) test ./internal/lint
 	THERMOCLINE_S3_SERVER='$(S3)' $(GO) test -race -p $(JOBS) -timeout 10m $(PARTS)
 	@$(MAKE) --no-print-directory sweep
 	cd interop && THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' $(GO) test -race -count=1 -timeout 5m ./...
 	THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' THERMOCLINE_PYTHON='$(VENV)/bin/python' THERMOCLINE_S3_SERVER='$(S3)' \
-		$(GO) test -race -count=1 -timeout 10m ./test
+		THERMOCLINE_KIT='$(KIT)' $(GO) test -race -count=1 -timeout 10m ./test
 
 test-short: ## run the tests of the packages only, without the race detector
 	$(GO) test -short -p $(JOBS) $(PARTS)
 
-kit: $(KIT)/.ready build ## run Apache Iceberg's REST Compatibility Kit against the catalog
+kit: $(KIT)/.ready build ## run Apache Iceberg's REST Compatibility Kit against the catalog (a part of make test)
 	THERMOCLINE_BIN='$(CURDIR)/bin/thermocline' THERMOCLINE_KIT='$(KIT)' $(GO) test -count=1 -timeout 10m -v -run '^TestCompatibilityKit$$' ./test
 
 interop-spark: $(SPARK)/.ready build ## have Apache Spark read, write and tend tables while their streams go on (the first time it downloads 480 MB)

@@ -280,9 +280,11 @@ func compactMore(e *env) {
 }
 
 // numbersFile writes a file with the column n only, and returns its place.
-func (e *env) numbersFile(values ...int64) string {
+func (e *env) numbersFile(values ...int64) string { return e.parquetFile(plainRows(values...)) }
+
+// parquetFile writes a file as another engine would, and releases rows.
+func (e *env) parquetFile(rows arrow.Table) string {
 	e.t.Helper()
-	rows := plainRows(values...)
 	defer rows.Release()
 	var buf bytes.Buffer
 	if err := pqarrow.WriteTable(rows, &buf, 1000, nil, pqarrow.DefaultWriterProps()); err != nil {
@@ -402,6 +404,60 @@ func TestUpdatesThatHarmAStream(t *testing.T) {
 		t.Errorf("rows without identity in the place of others: %v", err)
 	}
 	e.wantNumbers(20, nil, nil)
+}
+
+// TestUpdatesOfSeveralViews: an engine may join rows of several views in one file,
+// which then does not tell how many are the stream's; but it may not double them.
+func TestUpdatesOfSeveralViews(t *testing.T) {
+	t.Parallel()
+	e := newMemEnv(t)
+	e.create(numbers())
+	e.addNumbers(0, 10)
+	rowsOf := func(views ...record.ViewNumber) arrow.Table {
+		b := array.NewRecordBuilder(memory.DefaultAllocator, numbers().WithSystem().Arrow())
+		defer b.Release()
+		for _, v := range views {
+			for o := range record.Offset(10) {
+				b.Field(0).(*array.Int64Builder).Append(int64(o)*10 + 1000*int64(2-v))
+				appendSystem(b, 1, v, 0, o)
+			}
+		}
+		batch := b.NewRecordBatch()
+		return array.NewTableFromRecords(batch.Schema(), []arrow.RecordBatch{batch})
+	}
+	g := e.engine()
+	tx := g.tx()
+	if err := tx.AppendTable(t.Context(), rowsOf(1), 1000, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.commit(tx); err != nil {
+		t.Fatalf("rows of another view: %v", err)
+	}
+	g = e.engine()
+	tx = g.tx()
+	if err := tx.AppendTable(t.Context(), rowsOf(1, 2), 1000, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.commit(tx); !errors.Is(err, record.ErrInvalid) || !strings.Contains(err.Error(), "_view 2") {
+		t.Errorf("copies of rows, with others: %v", err)
+	}
+	var old []string
+	for _, f := range e.files(e.load()) {
+		old = append(old, f.Path)
+	}
+	g = e.engine()
+	tx = g.tx()
+	if err := tx.ReplaceDataFiles(t.Context(), old, []string{e.parquetFile(rowsOf(1, 2))}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.commit(tx); err != nil {
+		t.Fatalf("a rewrite of both: %v", err)
+	}
+	var guests []int64
+	for o := range int64(10) {
+		guests = append(guests, 1000+o*10)
+	}
+	e.wantNumbers(10, nil, guests)
 }
 
 // TestUpdatesOutcomes: a swap whose answer is lost, or that is lost itself, ends in

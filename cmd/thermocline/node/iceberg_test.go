@@ -15,6 +15,7 @@ import (
 	"github.com/thermocline/thermocline/api"
 	"github.com/thermocline/thermocline/branch"
 	"github.com/thermocline/thermocline/catalog"
+	"github.com/thermocline/thermocline/dataset/objstore"
 	"github.com/thermocline/thermocline/schema"
 )
 
@@ -282,6 +283,66 @@ func TestIcebergBranches(t *testing.T) {
 	}
 	c.want(400, badRequest, "POST", "/v1/exp/namespaces/default/tables", `{"name":"v","schema":`+xs+`}`)
 	c.want(400, badRequest, "DELETE", "/v1/exp/namespaces/default/tables/s", "")
+}
+
+// TestIcebergFilesAreKept: engines are told not to delete files of a stream, nor to
+// fail because rows come, and cannot change the first.
+func TestIcebergFilesAreKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, catalog.Settings{})
+	c := w.client()
+	w.publish(5)
+	const path = "/v1/namespaces/default/tables/s"
+	properties := c.want(200, "", "GET", path, "").body.Metadata.Properties
+	for key, want := range map[string]string{
+		"gc.enabled": "false", "write.delete.isolation-level": "snapshot",
+		"write.update.isolation-level": "snapshot", "write.merge.isolation-level": "snapshot",
+	} {
+		if properties[key] != want {
+			t.Errorf("property %s is %q, want %q", key, properties[key], want)
+		}
+	}
+	set := func(properties string) string {
+		return `{"updates":[{"action":"set-properties","updates":{` + properties + `}}]}`
+	}
+	c.want(400, badRequest, "POST", path, set(`"gc.enabled":"true"`))
+	c.want(400, badRequest, "POST", path, `{"updates":[{"action":"remove-properties","removals":["gc.enabled"]}]}`)
+	c.want(400, badRequest, "POST", "/v1/transactions/commit", `{"table-changes":[{"identifier":{"namespace":["default"],"name":"s"},"updates":[{"action":"set-properties","updates":{"gc.enabled":"true"}}]}]}`)
+	a := c.want(200, "", "POST", path, set(`"write.merge.isolation-level":"serializable"`))
+	if got := a.body.Metadata.Properties; got["write.merge.isolation-level"] != "serializable" || got["gc.enabled"] != "false" {
+		t.Errorf("properties %v", got)
+	}
+
+	// A table of its own may be purged by who made it.
+	c.want(200, "", "POST", "/v1/namespaces/default/tables", `{"name":"own","schema":`+xs+`}`)
+	const own = "/v1/namespaces/default/tables/own"
+	c.want(200, "", "POST", own, set(`"gc.enabled":"true"`))
+	if got := c.want(200, "", "GET", own, "").body.Metadata.Properties["gc.enabled"]; got != "true" {
+		t.Errorf("gc.enabled is %q", got)
+	}
+}
+
+// TestIcebergMetadataIsGone: a table whose metadata file is not there is not served
+// from a cache.
+func TestIcebergMetadataIsGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, catalog.Settings{})
+	c := w.client()
+	w.publish(5)
+	const path = "/v1/namespaces/default/tables/s"
+	location := c.want(200, "", "GET", path, "").body.MetadataLocation
+	key, err := objstore.Key(w.store(), location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.store().Delete(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	if a := c.want(404, "NotFoundException", "GET", path, ""); !strings.Contains(a.body.Error.Message, location) {
+		t.Errorf("message %q does not name %s", a.body.Error.Message, location)
+	}
+	// What engines make up of a table's name is no table.
+	c.want(404, noTable, "GET", "/v1/namespaces/default%1Fs/tables/files", "")
 }
 
 // addColumn is a commit that adds a column to what was loaded.
