@@ -9,7 +9,9 @@ import (
 )
 
 func (a *app) datasetCommand() *cobra.Command {
-	c := group(&cobra.Command{Use: "dataset", Short: "Show and tend the archived half of a stream"})
+	c := group(&cobra.Command{Use: "dataset", Short: "Datasets without a stream, and the archived half of streams"})
+	c.AddCommand(a.datasetCreate(), a.datasetList(), a.datasetShow(), a.datasetDelete(), a.datasetUpload(), a.datasetRemove(),
+		a.datasetTransactions(), a.datasetAbort(), a.datasetRollback(), a.datasetCherryPick())
 	c.AddCommand(a.datasetHistory(), a.datasetFiles(), a.datasetCompact(), a.datasetExpire(), a.datasetGC())
 	return c
 }

@@ -96,16 +96,21 @@ func upper(s string) *string {
 
 func (a *app) streamCreate() *cobra.Command {
 	var schemaFile, sample string
+	var fromDataset bool
 	var settings settingsFlags
 	c := &cobra.Command{
-		Use:   "create NAME (--schema FILE | --infer FILE)",
-		Short: "Create a stream from a schema, or from the schema that a file of rows has",
+		Use:   "create NAME (--schema FILE | --infer FILE | --from-dataset)",
+		Short: "Create a stream from a schema, from the schema that a file of rows has, or on a dataset",
 		Example: `  thermocline stream create seismic.quakes --schema quakes.json --key id --partitions 4
-  thermocline stream create quakes --infer earthquakes.ndjson`,
+  thermocline stream create quakes --infer earthquakes.ndjson
+  thermocline stream create seismic.stations --from-dataset`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if (schemaFile == "") == (sample == "") {
-				return usage("stream create needs --schema FILE or --infer FILE")
+			if fromDataset && schemaFile == "" && sample == "" {
+				return a.streamOn(c, args[0], settings.patch(c))
+			}
+			if fromDataset || (schemaFile == "") == (sample == "") {
+				return usage("stream create needs one of --schema FILE, --infer FILE and --from-dataset")
 			}
 			body := client.CreateStream{Name: args[0], Settings: settings.patch(c)}
 			if err := a.schemaOf(c, schemaFile, sample, &body); err != nil {
@@ -125,8 +130,23 @@ func (a *app) streamCreate() *cobra.Command {
 	}
 	c.Flags().StringVar(&schemaFile, "schema", "", "file with the schema: our JSON form or an Avro schema; - is standard input")
 	c.Flags().StringVar(&sample, "infer", "", "file of rows to infer the schema from: NDJSON, CSV, Parquet or Avro")
+	c.Flags().BoolVar(&fromDataset, "from-dataset", false, "start the stream on the dataset of that name: its rows stay, and come first")
 	settings.add(c)
 	return c
+}
+
+// streamOn starts a stream on a dataset.
+func (a *app) streamOn(c *cobra.Command, name string, settings *client.SettingsPatch) error {
+	remote, err := a.connect()
+	if err != nil {
+		return err
+	}
+	var s client.Stream
+	resp, err := remote.StartStream(c.Context(), name, client.StartStream{Settings: settings})
+	if err := a.answer(resp, err, &s); err != nil {
+		return err
+	}
+	return a.showStream(s)
 }
 
 // schemaOf fills the schema, or the sample to infer it from, into body.
