@@ -281,3 +281,9 @@ func (r *requirement) refHolds(refs map[string]table.SnapshotRef) error {
 	}
 	return nil
 }
+
+// FieldIDsTaken is the error for new fields whose ids another branch has taken since
+// the client was told the highest.
+func FieldIDsTaken(told, now int) error {
+	return unmet("last assigned field id changed: expected id %d != %d", told, now)
+}

@@ -185,12 +185,11 @@ func (s *stream) compareWithEngines(t *testing.T, python string, published []str
 	if err := os.WriteFile(sent, []byte(strings.Join(published, "")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	files := s.dataFiles(t)
 	args := []string{
 		"python/read_table.py", "--schema", schema, "--rows", rows, "--published", sent,
-		"--metadata", s.metadata(t),
+		"--metadata", s.metadata(t), "--catalog", "http://" + s.server.address + "/iceberg", "--table", "default." + s.name,
 	}
-	cmd := exec.CommandContext(t.Context(), python, append(args, files...)...)
+	cmd := exec.CommandContext(t.Context(), python, args...)
 	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
 	cmd.Env = append(cmd.Env, s.server.env...)
 	out, err := cmd.CombinedOutput()
@@ -221,24 +220,6 @@ func (s *stream) describeTo(t *testing.T, schema, rows string) {
 	if err := os.WriteFile(schema, version.Schema, 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// dataFiles are the dataset's files: paths of the local file system, or URIs of
-// a bucket.
-func (s *stream) dataFiles(t *testing.T) []string {
-	t.Helper()
-	var list struct {
-		Files []struct{ Path string }
-	}
-	s.get(t, "/v1/datasets/"+s.name+"/branches/main/files?limit=1000", &list)
-	if len(list.Files) == 0 {
-		t.Fatal("the dataset has no files")
-	}
-	var paths []string
-	for _, f := range list.Files {
-		paths = append(paths, strings.TrimPrefix(f.Path, "file://"))
-	}
-	return paths
 }
 
 // metadata is the URI of the table's newest metadata file.

@@ -7,7 +7,11 @@ least and the greatest value of each column.
 With --published, the rows as they were sent, the server's own are compared with them first, by the value of the
 first field.
 
-    read_table.py --schema schema.json --rows rows.ndjson --published sent.ndjson --metadata 00007-….metadata.json FILE.parquet…
+PyIceberg reads the table twice: by the file of its metadata, and as the Iceberg REST catalog gives it. DuckDB reads the
+files that the catalog's plan names.
+
+    read_table.py --schema schema.json --rows rows.ndjson --published sent.ndjson --metadata 00007-….metadata.json
+        --catalog http://localhost:8080/iceberg --table default.quakes
 """
 
 import argparse
@@ -22,6 +26,7 @@ import pyarrow.fs
 import pyiceberg.types as ice
 from expected import SYSTEM, at, place, scalars, value
 from fsspec.implementations.arrow import ArrowFSWrapper
+from pyiceberg.catalog import load_catalog
 from pyiceberg.expressions import (
     EqualTo,
     GreaterThan,
@@ -277,7 +282,8 @@ def main():
     args.add_argument("--rows", required=True)
     args.add_argument("--published")
     args.add_argument("--metadata", required=True)
-    args.add_argument("files", nargs="+")
+    args.add_argument("--catalog", required=True)
+    args.add_argument("--table", required=True)
     args = args.parse_args()
 
     with open(args.schema, encoding="utf-8") as f:
@@ -289,15 +295,18 @@ def main():
     problems = []
     if args.published:
         check_published(fields[: -len(SYSTEM)], want, args.published, problems)
-    table = StaticTable.from_metadata(args.metadata, iceberg_properties(args.metadata))
+    names = [f["name"] for f in fields]
+    static = StaticTable.from_metadata(args.metadata, iceberg_properties(args.metadata))
+    check_rows("PyIceberg, by the metadata", fields, want, static.scan().to_arrow().select(names), problems)
+    # The keys of a bucket come with the table.
+    table = load_catalog("thermocline", type="rest", uri=args.catalog).load_table(args.table)
     # The table knows the system columns by id; where they stand is its own affair.
     found = sorted(table.schema().fields, key=lambda f: (f.field_id <= 4, f.field_id))
     check_iceberg_fields("", sorted(fields, key=lambda f: (f["id"] <= 4, f["id"])), found, problems)
-    names = [f["name"] for f in fields]
     check_rows("PyIceberg", fields, want, table.scan().to_arrow().select(names), problems)
 
     db = duckdb.connect()
-    files = duckdb_files(db, args.files)
+    files = duckdb_files(db, [t.file.file_path.removeprefix("file://") for t in table.scan().plan_files()])
     rows = db.sql("select * from read_parquet(?)", params=[files]).to_arrow_table()
     check_rows("DuckDB", fields, want, rows.select(names), problems)
     asked = check_predicates(fields, want, table, db, files, problems)
@@ -306,7 +315,7 @@ def main():
         print(p, file=sys.stderr)
     if problems:
         sys.exit(f"{len(problems)} problems")
-    print(f"{len(want)} rows of {len(fields)} columns in {len(args.files)} files, {asked} predicates: PyIceberg and DuckDB agree")
+    print(f"{len(want)} rows of {len(fields)} columns in {len(files)} files, {asked} predicates: PyIceberg and DuckDB agree")
 
 
 if __name__ == "__main__":

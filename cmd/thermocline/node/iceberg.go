@@ -155,6 +155,12 @@ func (t tables) options(ctx context.Context, s catalog.Stream, b catalog.Branch)
 			}
 			return errors.Join(fmt.Errorf("the stream's schema has changed; load the table again: %w", record.ErrConflict), rerr)
 		}
+		if errors.Is(err, record.ErrInvalid) {
+			// Perhaps only because another branch has taken the ids meanwhile.
+			if now, rerr := t.n.catalog.StreamByID(ctx, s.ID); rerr == nil && now.NextFieldID != s.NextFieldID {
+				return dataset.FieldIDsTaken(s.NextFieldID-1, now.NextFieldID-1)
+			}
+		}
 		return err
 	}
 	return o
