@@ -101,6 +101,9 @@ func (s *staging) stage(ctx context.Context, head *Table) (*change, error) {
 	if !c.builder.HasChanges() {
 		return nil, nil
 	}
+	if err := w.guardFiles(ctx); err != nil {
+		return nil, err
+	}
 	if s.o.Key != "" {
 		if err := c.builder.SetProperties(iceberg.Properties{KeyProperty: s.o.Key}); err != nil {
 			return nil, cannot(err)

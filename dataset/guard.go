@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -34,11 +35,9 @@ func (w *stagingWork) guard(ctx context.Context) error {
 		}
 	}
 	if w.o.View != 0 {
-		if err := markerKept(before, after); err != nil {
-			return err
-		}
+		return markerKept(before, after)
 	}
-	return w.guardFiles(ctx, after)
+	return nil
 }
 
 // systemColumnsKept tells whether a schema still has the system columns.
@@ -84,6 +83,7 @@ type identity struct {
 	own     int64 // of these, rows that may be of the stream's view
 	certain int64 // of these, rows that are
 	unknown bool  // a file does not tell
+	deletes int64 // rows that files of deletes name by position
 }
 
 func (i *identity) add(f iceberg.DataFile, view record.ViewNumber) {
@@ -111,40 +111,101 @@ func (i *identity) add(f iceberg.DataFile, view record.ViewNumber) {
 
 func (i *identity) sum(o identity) {
 	i.rows, i.known, i.own, i.certain = i.rows+o.rows, i.known+o.known, i.own+o.own, i.certain+o.certain
-	i.unknown = i.unknown || o.unknown
+	i.deletes, i.unknown = i.deletes+o.deletes, i.unknown || o.unknown
 }
 
 // manyColumns is how many columns of a file writers keep counts of by default.
 const manyColumns = 100
 
-// guardFiles looks at the files that the change adds and removes.
-func (w *stagingWork) guardFiles(ctx context.Context, after *Table) error {
+// guardFiles looks at the files that the change adds and removes, and keeps count of
+// the stream's rows that engines have removed, so that others that are missing are
+// found out.
+func (w *stagingWork) guardFiles(ctx context.Context) error {
 	var added, removed identity
-	for _, u := range w.updates {
-		if u.Action != table.UpdateAddSnapshot {
-			continue
-		}
-		s := after.meta.SnapshotByID(u.Snapshot.SnapshotID)
-		if s == nil {
+	moved := w.brought()
+	for id := range w.fresh {
+		moved[id] = moved[id] || false
+	}
+	for id, onMain := range moved {
+		s, err := w.builder.SnapshotByID(id)
+		if err != nil {
 			continue // it was added and expired at once
 		}
 		in, out, err := w.snapshotFiles(ctx, s)
 		if err != nil {
 			return err
 		}
-		added.sum(in)
-		removed.sum(out)
-		if w.o.View != 0 && s.Summary.Operation != table.OpAppend && out.own > 0 && in.rows > 0 && in.own == 0 && !in.unknown {
+		if w.o.View == 0 {
+			continue
+		}
+		if s.Summary.Operation != table.OpAppend && out.own > 0 && in.rows > 0 && in.own == 0 && !in.unknown {
 			return refused("snapshot %d rewrites rows of the stream without the columns _view, %s and _offset, and they would no longer be known; carry these columns along, or delete the rows in one commit and append others in the next", s.SnapshotID, partitionName())
 		}
+		if onMain {
+			added.sum(in)
+			removed.sum(out)
+		}
+	}
+	if w.o.View == 0 {
+		return nil
 	}
 	// Where files hold rows of several views, what a rewrite adds is told from copies by
 	// their number only.
 	copies := added.certain > removed.own || (added.own > removed.own && added.known > removed.known)
-	if w.o.View != 0 && copies && !removed.unknown {
+	if copies && !removed.unknown {
 		return refused("the commit adds %d rows that say they are rows of the stream (_view %d), and removes %d; leave the columns _view, %s, _offset and _timestamp out of rows that are new", added.own, w.o.View, removed.own, partitionName())
 	}
-	return nil
+	return w.noteRemoved(removed.known-added.known+added.deletes, removed.unknown || added.unknown && removed.own > 0)
+}
+
+// brought are the snapshots that come into the history of main, each true.
+func (w *stagingWork) brought() map[int64]bool {
+	out := map[int64]bool{}
+	tip, ok := w.tips[table.MainBranch]
+	if !ok {
+		return out
+	}
+	s, err := w.builder.SnapshotByID(tip.SnapshotID)
+	for err == nil && s != nil && !out[s.SnapshotID] && !w.base.descends(s.SnapshotID) {
+		out[s.SnapshotID] = true
+		if s.ParentSnapshotID == nil {
+			break
+		}
+		s, err = w.builder.SnapshotByID(*s.ParentSnapshotID)
+	}
+	return out
+}
+
+// removedKey is the table property that counts rows of the stream's view that other
+// engines have removed.
+const removedKey = "thermocline.engine-removed"
+
+type removedRows struct {
+	View    record.ViewNumber `json:"view"`
+	Rows    int64             `json:"rows"`
+	Unknown bool              `json:"unknown,omitempty"`
+}
+
+func (w *stagingWork) noteRemoved(rows int64, unknown bool) error {
+	if rows <= 0 && !unknown {
+		return nil
+	}
+	before, all := w.base.EngineRemoved(w.o.View)
+	text, err := json.Marshal(removedRows{w.o.View, before + max(rows, 0), unknown || all})
+	if err != nil {
+		return fmt.Errorf("dataset: note removed rows: %w", err)
+	}
+	return cannot(w.builder.SetProperties(iceberg.Properties{removedKey: string(text)}))
+}
+
+// EngineRemoved is how many rows of a view other engines have removed from the
+// table at most; unknown: that cannot be told.
+func (t *Table) EngineRemoved(view record.ViewNumber) (rows int64, unknown bool) {
+	var r removedRows
+	if text := t.Property(removedKey); text == "" || json.Unmarshal([]byte(text), &r) != nil || r.View != view {
+		return 0, false
+	}
+	return r.Rows, r.Unknown
 }
 
 func partitionName() string { return (&schema.Schema{}).WithSystem().Fields[1].Name }
@@ -166,7 +227,12 @@ func (w *stagingWork) snapshotFiles(ctx context.Context, s *table.Snapshot) (in,
 		}
 		for _, e := range entries {
 			f := e.DataFile()
-			if f.ContentType() == iceberg.EntryContentData {
+			switch {
+			case e.Status() == iceberg.EntryStatusADDED && f.ContentType() == iceberg.EntryContentPosDeletes:
+				in.deletes += f.Count()
+			case e.Status() == iceberg.EntryStatusADDED && f.ContentType() == iceberg.EntryContentEqDeletes:
+				out.unknown = true
+			case f.ContentType() == iceberg.EntryContentData:
 				switch {
 				case e.Status() == iceberg.EntryStatusADDED:
 					in.add(f, w.o.View)

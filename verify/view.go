@@ -82,6 +82,13 @@ func (c *viewCheck) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if c.carried() {
+		if n, unknown := c.pin.table.EngineRemoved(c.view.Number); unknown {
+			c.rows.forgive(-1, c.view.archived)
+		} else if n > 0 {
+			c.rows.forgive(n, c.view.archived)
+		}
+	}
 	c.rows.finish()
 	if err := e.drain(); err != nil {
 		return err
