@@ -82,7 +82,7 @@ func (c *viewCheck) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if c.carried() {
+	if c.carried() && c.pin.files != nil {
 		if n, unknown := c.pin.table.EngineRemoved(c.view.Number); unknown {
 			c.rows.forgive(-1, c.view.archived)
 		} else if n > 0 {
