@@ -67,6 +67,28 @@ func (d *Datasets) CherryPick(ctx context.Context, id string, snapshot int64, sw
 	}})
 }
 
+// RemovedByEngines counts the rows that snapshots of other engines, and merges of
+// what they did, have removed, as far as the history of the head is held: rewritten
+// rows count as well.
+func (t *Table) RemovedByEngines() int64 {
+	rows := int64(0)
+	for s := range t.ancestors() {
+		if s.Summary == nil {
+			continue
+		}
+		p := s.Summary.Properties
+		if p[commitIDKey] != "" && p[mergedSourceKey] == "" {
+			continue // ours
+		}
+		for _, key := range []string{removedRowsKey, addedPosDeletesKey} {
+			if n, err := strconv.ParseInt(p[key], 10, 64); err == nil && n > 0 {
+				rows += n
+			}
+		}
+	}
+	return rows
+}
+
 // existing returns a snapshot by its id, which is not 0.
 func (t *Table) existing(id int64) (*table.Snapshot, error) {
 	if id == 0 || t.head == nil {

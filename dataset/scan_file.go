@@ -36,6 +36,27 @@ func (f *FileRows) File(i int) FileInfo {
 	return fileInfo(e.DataFile(), e.SequenceNum(), e.SnapshotID())
 }
 
+// Arrange puts the files that may have rows of a view last, in the order in which
+// Ordered reads them, and reports whether there is no such order, because they
+// overlap. It comes before the first File or Rows.
+func (f *FileRows) Arrange(view record.ViewNumber) (overlap bool) {
+	var own []span
+	var rest []iceberg.ManifestEntry
+	for _, e := range f.set.data {
+		if s := spanOf(e); s.holds(view) {
+			own = append(own, s)
+		} else {
+			rest = append(rest, e)
+		}
+	}
+	chains := chained(own)
+	f.set.data = rest
+	for _, chain := range chains {
+		f.set.data = append(f.set.data, chain...)
+	}
+	return len(chains) > 1
+}
+
 // Deletes tells whether position deletes of other engines take rows away.
 func (f *FileRows) Deletes() bool { return len(f.set.deletes) > 0 }
 

@@ -33,6 +33,7 @@ func (c *viewCheck) cold(ctx context.Context) error {
 			c.rows.excuse(p, r)
 		}
 	}
+	c.rows.merged = files.Arrange(c.view.Number)
 	for i := range files.Len() {
 		if err := c.file(ctx, i); err != nil {
 			return err
@@ -40,8 +41,12 @@ func (c *viewCheck) cold(ctx context.Context) error {
 		c.r.progress.Files++
 		c.r.sum.Files++
 	}
-	c.rows.place = c.head()
-	return c.rows.reach(c.view.archived)
+	c.rows.place, c.rows.merged = c.head(), false
+	if err := c.rows.reach(c.view.archived); err != nil {
+		return err
+	}
+	c.removed()
+	return nil
 }
 
 // head names the snapshot that is checked.
@@ -234,7 +239,10 @@ func (c *viewCheck) coldBatch(ctx context.Context, f *coldFile, rows arrow.Recor
 			c.r.sum.Foreign++
 			continue
 		case record.ViewNumber(view) != c.view.Number:
-			c.r.row(WrongView, place, record.ViewNumber(view), p, o, fmt.Sprintf("the dataset carries view %d", c.view.Number))
+			if why := f.bounds.outside(f.info, s, i); why != "" {
+				c.r.row(Bounds, place, record.ViewNumber(view), p, o, why)
+			}
+			c.guest(f, record.ViewNumber(view), p, o)
 			continue
 		case p < 0 || int(p) >= c.view.Partitions || o < 0:
 			c.r.row(Bounds, place, c.view.Number, p, o, fmt.Sprintf("the view has %d partitions", c.view.Partitions))

@@ -112,10 +112,20 @@ var rowPlants = []plant{
 		slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(b.partition, a.partition) })
 		return rows
 	}), want: []string{"ORDER v1 p0 [0,1)"}},
-	{name: "row of another view", stream: "kept", unlabelled: true, damage: rewritten("kept", func(rows []row) []row {
-		rows[at(rows, 0, 7)].view = 7
-		return rows
-	}), want: []string{"WRONG_VIEW v7 p0 [7,8)", "GAP v1 p0 [7,8)"}},
+	{name: "row of another view", stream: "kept", unlabelled: true, damage: func(e *env) {
+		e.rewrite("kept", dataset.FileName{View: 1, Epoch: 1}, func(rows []row) []row {
+			rows[at(rows, 0, 7)].view = 7
+			return rows
+		}, nil)
+	}, want: []string{"WRONG_VIEW v7 p0 [7,8)", "GAP v1 p0 [7,8)"}},
+	{name: "guest doubled", stream: "kept", damage: func(e *env) {
+		guests := []row{{view: 7, offset: 3, k: "a", producer: "p"}, {view: 7, offset: 4, k: "a", producer: "p"}, {k: "a", producer: "p"}, {k: "a", producer: "p"}}
+		e.join("kept", guests...)
+		e.want("kept") // guests are no damage
+		e.join("kept", row{view: 7, partition: 1, offset: 4, k: "a", producer: "p"}, row{view: 7, offset: 2, k: "a", producer: "p"})
+		e.want("kept")
+		e.join("kept", guests[1])
+	}, want: []string{"DUPLICATE v7 p0 [4,5)"}},
 	{name: "row of a partition that is not", stream: "moved", unlabelled: true, damage: rewritten("moved", func(rows []row) []row {
 		rows[at(rows, 1, 15)].partition = 9
 		return rows

@@ -27,6 +27,7 @@ import (
 	"github.com/thermocline/thermocline/cmd/thermocline/node"
 	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/dataset/objstore"
+	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
 	"github.com/thermocline/thermocline/verify"
 	"github.com/thermocline/thermocline/writer"
@@ -427,6 +428,26 @@ func (e *env) rewrite(stream string, name dataset.FileName, change func([]row) [
 			commit.Add = []dataset.DataFile{f}
 		}
 		_, err = d.Commit(e.t.Context(), b.TableUUID, commit)
+		e.must(err)
+	})
+}
+
+// join adds a file with rows, as an engine or a merge does.
+func (e *env) join(stream string, rows ...row) {
+	e.t.Helper()
+	e.with(stream, func(c *catalog.Catalog, d *dataset.Datasets, b catalog.Branch) {
+		s, err := c.SchemaByID(e.t.Context(), b.SchemaID)
+		e.must(err)
+		t, err := d.Load(e.t.Context(), b.TableUUID)
+		e.must(err)
+		w, err := t.NewFileWriter(e.t.Context(), dataset.FileName{View: record.ViewNumber(rows[0].view)}, s, dataset.Parquet)
+		e.must(err)
+		batch := batchOf(s, rows)
+		defer batch.Release()
+		e.must(w.Write(batch))
+		f, err := w.Close()
+		e.must(err)
+		_, err = d.Commit(e.t.Context(), b.TableUUID, dataset.Commit{Add: []dataset.DataFile{f}})
 		e.must(err)
 	})
 }

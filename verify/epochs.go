@@ -65,12 +65,12 @@ func (e *epochs) step() error {
 	cp := e.page[0]
 	e.page = e.page[1:]
 	e.count++
-	if e.last != nil && (!cp.Cut.Covers(e.last.Cut) || cp.Timestamp < e.last.Timestamp) {
+	if e.last != nil && (!cp.Cut.Covers(e.last.Cut) || cp.Timestamp < e.last.Timestamp || cp.Guests < e.last.Guests) {
 		e.r.add(Finding{Code: Checkpoint, Place: e.place(cp.Number), View: e.view.Number,
 			Detail: fmt.Sprintf("it stands at %v, %s, and so before checkpoint %d at %v, %s",
 				cp.Cut, stamp(cp.Timestamp*1000), e.last.Number, e.last.Cut, stamp(e.last.Timestamp*1000))})
 		// What comes behind is measured by the sound one.
-		cp.Cut, cp.Timestamp = e.last.Cut, e.last.Timestamp
+		cp.Cut, cp.Timestamp, cp.Guests = e.last.Cut, e.last.Timestamp, e.last.Guests
 	}
 	e.next = &cp
 	return nil

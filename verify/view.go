@@ -20,6 +20,7 @@ type viewCheck struct {
 
 	schema *schema.Schema // by which rows are read, the system columns last
 	rows   *rowCheck
+	guests guestCheck
 	labels *labels // nil: not asked for
 	hot    *hotView
 }

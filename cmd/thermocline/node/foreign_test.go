@@ -20,6 +20,7 @@ import (
 	"github.com/thermocline/thermocline/dataset/objstore"
 	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/verify"
 )
 
 // engine is another engine on the stream's table: iceberg-go, which commits in
@@ -96,6 +97,22 @@ func (e engine) append(n int) {
 	t, err := e.LoadTable(e.w.t.Context(), nil)
 	if err == nil {
 		_, err = t.AppendTable(e.w.t.Context(), rows, 1000, iceberg.Properties{})
+	}
+	if err != nil {
+		e.w.t.Fatal(err)
+	}
+}
+
+// delete removes the rows with n below a bound the way the table says: files are
+// rewritten, or positions deleted.
+func (e engine) delete(below int64) {
+	e.w.t.Helper()
+	t, err := e.LoadTable(e.w.t.Context(), nil)
+	if err == nil {
+		txn := t.NewTransaction()
+		if err = txn.Delete(e.w.t.Context(), iceberg.LessThan(iceberg.Reference("n"), below), nil); err == nil {
+			_, err = txn.Commit(e.w.t.Context())
+		}
 	}
 	if err != nil {
 		e.w.t.Fatal(err)
@@ -190,4 +207,65 @@ func TestRollbackIsTold(t *testing.T) {
 	w.archived()
 	rows, _ := w.read(reader.Request{})
 	check(t, rows, 0, 30)
+}
+
+// An engine that deletes rows rewrites files, so that old rows lie in new files, and
+// rows of several archives overlap: what is left is read in order, also by those who
+// read on from before, epochs stay, and a check finds nothing but what was deleted.
+func TestEngineDeletes(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, catalog.Settings{Partitions: 2, KeyFields: []string{"k"}}, Options{})
+	for range 4 {
+		w.publish(10)
+		w.archive()
+	}
+	_, at := w.read(reader.Request{Limit: 15})
+	engine{w}.append(3)
+	engine{w}.delete(5) // also the three rows with -1
+	w.publish(10)
+	w.archive()
+	rows, _ := w.read(reader.Request{})
+	if len(rows) != 45 {
+		t.Fatalf("%d rows are left", len(rows))
+	}
+	order := map[int64]int64{}
+	for _, r := range rows {
+		if r.n < 5 || r.offset < order[r.part] {
+			t.Errorf("row %+v behind offset %d of its partition", r, order[r.part])
+		}
+		order[r.part] = r.offset
+	}
+	rest, _ := w.read(reader.Request{From: reader.Start{Cursor: &at}})
+	if len(rest) != 35 {
+		t.Errorf("%d rows behind a cursor from before", len(rest))
+	}
+	epochs := map[int64]int{}
+	res, err := w.b.Reader.Tail(t.Context(), "s", "main", reader.Request{Consistency: catalog.ExactlyOnce, System: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for b, err := range res.Batches {
+		if err != nil {
+			t.Fatal(err)
+		}
+		epochs[b.Epoch] += len(rowsOf(b))
+		if b.EpochEnd && b.Epoch == 5 {
+			break
+		}
+	}
+	if epochs[1] != 5 || epochs[2] != 10 || epochs[5] != 10 {
+		t.Errorf("rows of epochs: %v", epochs)
+	}
+	var found []verify.Finding
+	if err := w.node.verifier.Branch(t.Context(), "default.s", "main", verify.Request{}, func(e verify.Event) error {
+		if e.Finding != nil {
+			found = append(found, *e.Finding)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(found) != 1 || found[0].Code != verify.Gap || found[0].Severity != verify.Notice {
+		t.Errorf("findings: %+v", found)
+	}
 }
