@@ -181,7 +181,7 @@ func (f *fork) findSchema(ctx context.Context) error {
 		return err
 	}
 	head, _ := f.table.Head()
-	if f.snapshot == head.ID {
+	if f.snapshot == head.ID && f.n.From.present(f.source) {
 		f.made.SchemaID = s.ID // the table may lag behind it, as the source's does
 		return f.checkKey(s)
 	}

@@ -311,8 +311,13 @@ func (s *FS) Delete(ctx context.Context, key string) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("objstore: delete %s: %w", key, err)
 	}
-	if err := s.fs.Remove(s.path(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	path := s.path(key)
+	if err := s.fs.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return ioError("delete", key, err)
+	}
+	// Also where there was none: an earlier call may have stopped before this.
+	if err := s.syncDir(filepath.Dir(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return ioError("sync the directory of", key, err)
 	}
 	return nil
 }

@@ -141,6 +141,37 @@ func TestFSErrorsAndCrashes(t *testing.T) {
 	}
 }
 
+// A deletion that was told is one that a power loss does not undo.
+func TestFSDeletesForGood(t *testing.T) {
+	t.Parallel()
+	mem := vfs.NewCrashableMem()
+	s, err := objstore.NewFSOn(mem, "/store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"a/b/1", "a/b/2"} {
+		if err := objstore.Put(t.Context(), s, key, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Delete(t.Context(), "a/b/1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Delete(t.Context(), "no/such/directory"); err != nil {
+		t.Errorf("delete what is not there: %v", err)
+	}
+	after, err := objstore.NewFSOn(mem.CrashClone(vfs.CrashCloneCfg{}), "/store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := after.Stat(t.Context(), "a/b/1"); !errors.Is(err, record.ErrNotFound) {
+		t.Errorf("behind a crash the deleted object is there: %v", err)
+	}
+	if _, err := after.Stat(t.Context(), "a/b/2"); err != nil {
+		t.Errorf("and the other one: %v", err)
+	}
+}
+
 func TestFSFullDisk(t *testing.T) {
 	t.Parallel()
 	inject := &failAt{err: syscall.ENOSPC}

@@ -35,8 +35,8 @@ type Store interface {
 	// After an error it ends.
 	List(ctx context.Context, prefix string) iter.Seq2[Info, error]
 
-	// Delete removes an object; one that does not exist is no error. After a
-	// power loss a deleted object may be back.
+	// Delete removes an object for good: it does not come back with a power
+	// loss. One that does not exist is no error.
 	Delete(ctx context.Context, key string) error
 
 	// Base is what comes before the key in an object's URI; it ends in "/".
