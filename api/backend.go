@@ -215,6 +215,8 @@ type Settings struct {
 	HotRetention    time.Duration
 	DatasetFormat   DatasetFormat
 	Consistency     reader.Consistency
+	// The layout of data files, see schema.CompileLayout.
+	Partitioning, SortOrder, BloomFilters []string
 }
 
 // SettingsPatch is a change of settings: nil means unchanged, or the default
@@ -228,6 +230,9 @@ type SettingsPatch struct {
 	HotRetention    *time.Duration
 	DatasetFormat   *DatasetFormat
 	Consistency     *reader.Consistency
+	Partitioning    *[]string
+	SortOrder       *[]string
+	BloomFilters    *[]string
 }
 
 // DatasetFormat is the format of data files: PARQUET or AVRO.

@@ -29,15 +29,20 @@ func toSchemaVersion(v SchemaVersion) (rest.SchemaVersion, error) {
 }
 
 func toSettings(s Settings) rest.Settings {
-	keys := s.KeyFields
-	if keys == nil {
-		keys = []string{}
-	}
 	return rest.Settings{
-		Type: rest.StreamType(s.Type), Compressed: s.Compressed, Partitions: int32(s.Partitions), KeyFields: keys,
+		Type: rest.StreamType(s.Type), Compressed: s.Compressed, Partitions: int32(s.Partitions), KeyFields: list(s.KeyFields),
 		ArchiveInterval: duration(s.ArchiveInterval), HotRetention: duration(s.HotRetention),
 		DatasetFormat: rest.DatasetFormat(s.DatasetFormat), Consistency: rest.Consistency(s.Consistency),
+		Partitioning: list(s.Partitioning), SortOrder: list(s.SortOrder), BloomFilters: list(s.BloomFilters),
 	}
+}
+
+// list is an array in JSON also where it is empty.
+func list(of []string) []string {
+	if of == nil {
+		return []string{}
+	}
+	return of
 }
 
 // duration is d without the zeros that time.Duration prints: 2m, not 2m0s.
@@ -72,6 +77,15 @@ func fromSettings(in *rest.SettingsPatch) (SettingsPatch, error) {
 	p.DatasetFormat = (*DatasetFormat)(in.DatasetFormat)
 	p.Consistency = (*reader.Consistency)(in.Consistency)
 	var err error
+	if p.Partitioning, err = fromLayout("partitioning", in.Partitioning); err != nil {
+		return p, err
+	}
+	if p.SortOrder, err = fromLayout("sortOrder", in.SortOrder); err != nil {
+		return p, err
+	}
+	if p.BloomFilters, err = fromLayout("bloomFilters", in.BloomFilters); err != nil {
+		return p, err
+	}
 	if p.ArchiveInterval, err = fromDuration("archiveInterval", in.ArchiveInterval); err != nil {
 		return p, err
 	}
@@ -79,6 +93,21 @@ func fromSettings(in *rest.SettingsPatch) (SettingsPatch, error) {
 		return p, err
 	}
 	return p, nil
+}
+
+// fromLayout reads a list that null clears; nil if it is not there.
+func fromLayout(name string, in json.RawMessage) (*[]string, error) {
+	if in == nil {
+		return nil, nil
+	}
+	out := []string(nil)
+	if err := json.Unmarshal(in, &out); err != nil {
+		return nil, invalid("settings: %s %.40q: want a list of texts, or null", name, string(in))
+	}
+	if len(out) == 0 {
+		out = nil
+	}
+	return &out, nil
 }
 
 func fromDuration(name string, in *string) (*time.Duration, error) {

@@ -34,7 +34,7 @@ func TestStreamLife(t *testing.T) {
 		}
 	}
 	var made, got stream
-	a := s.do("POST", "/v1/streams", `{"name":"life.quakes","schema":`+quakeSchema+`,"settings":{"keyFields":["id"],"partitions":2,"archiveInterval":"5m"}}`)
+	a := s.do("POST", "/v1/streams", `{"name":"life.quakes","schema":`+quakeSchema+`,"settings":{"keyFields":["id"],"partitions":2,"archiveInterval":"5m","partitioning":["bucket[4](id)"],"sortOrder":["id desc"],"bloomFilters":null}}`)
 	a.want(t, 201, &made)
 	if made.Name != "life.quakes" || a.Header.Get("Location") != "/v1/streams/life.quakes" {
 		t.Errorf("made %q at %q", made.Name, a.Header.Get("Location"))
@@ -42,6 +42,7 @@ func TestStreamLife(t *testing.T) {
 	want := map[string]any{
 		"type": "LOW_LATENCY", "compressed": false, "partitions": 2.0, "keyFields": []any{"id"}, "archiveInterval": "5m",
 		"hotRetention": "0s", "datasetFormat": "PARQUET", "consistency": "AT_LEAST_ONCE",
+		"partitioning": []any{"bucket[4](id)"}, "sortOrder": []any{"id desc"}, "bloomFilters": []any{},
 	}
 	if d := cmp.Diff(want, made.Main.Settings); d != "" {
 		t.Errorf("settings (-want +got):\n%s", d)
@@ -60,8 +61,9 @@ func TestStreamLife(t *testing.T) {
 
 	path := "/v1/streams/life.quakes/branches/main/"
 	var settings map[string]any
-	s.do("PATCH", path+"settings", `{"type":"HIGH_THROUGHPUT","hotRetention":"90s","keyFields":[]}`).want(t, 200, &settings)
+	s.do("PATCH", path+"settings", `{"type":"HIGH_THROUGHPUT","hotRetention":"90s","keyFields":[],"partitioning":null,"sortOrder":[],"bloomFilters":[]}`).want(t, 200, &settings)
 	want["type"], want["hotRetention"], want["keyFields"] = "HIGH_THROUGHPUT", "1m30s", []any{}
+	want["partitioning"], want["sortOrder"], want["bloomFilters"] = []any{}, []any{}, []any{}
 	if d := cmp.Diff(want, settings); d != "" {
 		t.Errorf("after the patch (-want +got):\n%s", d)
 	}
@@ -138,18 +140,20 @@ func TestCreateStreamBadRequests(t *testing.T) {
 		`{`:                            "",
 		`{"name":"x"}`:                 "either schema or sample",
 		`{"name":"a b","sample":[{}]}`: "a b",
-		`{"name":"x","sample":[{"a":1}],"schema":{"fields":[]}}`:                "either schema or sample",
-		`{"name":"x","schema":{"fields":[{"name":"a","type":"INT128"}]}}`:       "INT128",
-		`{"name":"x","sample":[{"a":1}],"nosuch":1}`:                            "nosuch",
-		`{"name":"x","sample":[{"a":1}],"settings":{"nosuch":1}}`:               "nosuch",
-		`{"name":"x","sample":[{"a":1}],"settings":{"partitions":"many"}}`:      "settings.partitions",
-		`{"name":"x","sample":[{"a":1}],"settings":{"partitions":0}}`:           "partitions",
-		`{"name":"x","sample":[{"a":1}],"settings":{"partitions":1025}}`:        "partitions",
-		`{"name":"x","sample":[{"a":1}],"settings":{"type":"FAST"}}`:            "FAST",
-		`{"name":"x","sample":[{"a":1}],"settings":{"archiveInterval":"soon"}}`: "archiveInterval",
-		`{"name":"x","sample":[{"a":1}],"settings":{"keyFields":["nosuch"]}}`:   "nosuch",
-		`{"name":"x","sample":[{"a":1}]} {}`:                                    "goes on",
-		`{"name":"x","sample":[]}`:                                              "",
+		`{"name":"x","sample":[{"a":1}],"schema":{"fields":[]}}`:                 "either schema or sample",
+		`{"name":"x","schema":{"fields":[{"name":"a","type":"INT128"}]}}`:        "INT128",
+		`{"name":"x","sample":[{"a":1}],"nosuch":1}`:                             "nosuch",
+		`{"name":"x","sample":[{"a":1}],"settings":{"nosuch":1}}`:                "nosuch",
+		`{"name":"x","sample":[{"a":1}],"settings":{"partitions":"many"}}`:       "settings.partitions",
+		`{"name":"x","sample":[{"a":1}],"settings":{"partitions":0}}`:            "partitions",
+		`{"name":"x","sample":[{"a":1}],"settings":{"partitions":1025}}`:         "partitions",
+		`{"name":"x","sample":[{"a":1}],"settings":{"type":"FAST"}}`:             "FAST",
+		`{"name":"x","sample":[{"a":1}],"settings":{"archiveInterval":"soon"}}`:  "archiveInterval",
+		`{"name":"x","sample":[{"a":1}],"settings":{"keyFields":["nosuch"]}}`:    "nosuch",
+		`{"name":"x","sample":[{"a":1}],"settings":{"partitioning":["day(a)"]}}`: "day does not take LONG",
+		`{"name":"x","sample":[{"a":1}],"settings":{"sortOrder":"a"}}`:           "list of texts",
+		`{"name":"x","sample":[{"a":1}]} {}`:                                     "goes on",
+		`{"name":"x","sample":[]}`:                                               "",
 	} {
 		s.do("POST", "/v1/streams", body).wantProblem(t, 400, "INVALID_REQUEST", text)
 	}

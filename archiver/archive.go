@@ -112,6 +112,8 @@ type work struct {
 	// one to write rows with.
 	goal   *catalog.Checkpoint
 	schema *schema.Schema
+	// layout is that of the files.
+	layout *schema.Layout
 
 	// vacate: nothing is kept hot for anybody.
 	vacate bool
@@ -164,6 +166,12 @@ func (w *work) flush(ctx context.Context, out *Result) (done bool, err error) {
 	// A crash here leaves an empty snapshot with our epoch.
 
 	if waiting {
+		// A layout that is new is told to the table first, because files are
+		// written for its spec. A crash behind it leaves a table whose default
+		// spec has no files yet.
+		if err := w.applyLayout(ctx); err != nil {
+			return false, err
+		}
 		// 4. Write. Files are invisible until a snapshot names them.
 		files, rows, err := w.write(ctx)
 		if err != nil {

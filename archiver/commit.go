@@ -35,7 +35,8 @@ func (w *work) fence(ctx context.Context, reset bool) error {
 	}}
 	through := int64(0)
 	if reset {
-		c.RemoveAll, c.Schema = true, w.schema
+		// The columns of the old layout may be gone.
+		c.RemoveAll, c.Schema, c.Layout = true, w.schema, w.layout
 	} else if old != nil {
 		through = old.ValidThroughMs
 	}
@@ -53,23 +54,26 @@ func (w *work) commit(ctx context.Context, files []dataset.DataFile) error {
 	// at the cut may have an earlier time than the clock showed.
 	table, err := w.a.o.Datasets.Commit(ctx, w.target.Table, dataset.Commit{
 		Base: w.table, Add: files, Marker: w.newMarker(w.end.Cut, w.end.Timestamp), Schema: w.schema,
-		Check: func(t *dataset.Table) error {
-			m, err := t.Marker()
-			switch {
-			case err != nil:
-				return err
-			case m == nil || m.View != w.view.ID || m.Epoch != w.epoch:
-				return fmt.Errorf("the dataset no longer carries our epoch %d of view %d: %w", w.epoch, w.view.Number, record.ErrFenced)
-			case !m.Offsets.Equal(w.start):
-				return fmt.Errorf("the dataset stands at %v, our archive began at %v: %w", m.Offsets, w.start, record.ErrFenced)
-			}
-			return nil
-		},
+		Check: w.stillOurs,
 	})
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
 	w.table, w.start = table, w.end.Cut
 	w.s.note.moved(w.view.ID, w.start)
+	return nil
+}
+
+// stillOurs makes sure that no other archiver has been at work on the dataset.
+func (w *work) stillOurs(t *dataset.Table) error {
+	m, err := t.Marker()
+	switch {
+	case err != nil:
+		return err
+	case m == nil || m.View != w.view.ID || m.Epoch != w.epoch:
+		return fmt.Errorf("the dataset no longer carries our epoch %d of view %d: %w", w.epoch, w.view.Number, record.ErrFenced)
+	case !m.Offsets.Equal(w.start):
+		return fmt.Errorf("the dataset stands at %v, our archive began at %v: %w", m.Offsets, w.start, record.ErrFenced)
+	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema"
 )
 
 // load reads the dataset's head and what it says about the view; past tells that
@@ -80,6 +81,7 @@ func (w *work) salvage(ctx context.Context) error {
 	for i, end := range ends.End {
 		left[i] = max(end, w.start.At(record.Partition(i)))
 	}
+	w.layout = &schema.Layout{}
 	w.goal, w.schema, w.salvaged = &catalog.Checkpoint{View: w.view.ID, Cut: left, Timestamp: ends.LastTimestamp}, w.view.Schema, true
 	return nil
 }
@@ -100,7 +102,8 @@ func (w *work) aim(ctx context.Context) error {
 	}
 	for _, v := range t.Views {
 		if v.ID == w.view.ID {
-			w.goal, w.schema = &cp, v.Schema
+			w.goal, w.schema, w.target.Settings = &cp, v.Schema, t.Settings
+			w.layOut()
 			return nil
 		}
 	}

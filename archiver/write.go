@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 
 	"github.com/thermocline/thermocline/dataset"
@@ -13,10 +14,13 @@ import (
 	"github.com/thermocline/thermocline/schema"
 )
 
-// batchRows and batchBytes bound the rows that are held decoded at a time.
+// batchRows and batchBytes bound the rows that are held decoded at a time, and
+// layoutBytes those that are laid out together, where files are not in the order of
+// the rows: as many as one reader brings back into order at a time.
 const (
-	batchRows  = 32 << 10
-	batchBytes = 16 << 20
+	batchRows   = 32 << 10
+	batchBytes  = 16 << 20
+	layoutBytes = 48 << 20
 )
 
 // write moves [start, end) into data files, in the view's total order. When it
@@ -61,6 +65,9 @@ func (w *work) write(ctx context.Context) (done []dataset.DataFile, rows int64, 
 	if err := f.flush(ctx); err != nil {
 		return nil, 0, err
 	}
+	if err := f.layOut(ctx); err != nil {
+		return nil, 0, err
+	}
 	w.a.o.Reached(StepWrite)
 	if err := f.close(); err != nil {
 		return nil, 0, err
@@ -81,6 +88,9 @@ type files struct {
 	reached record.Offsets     // behind the rows that are decoded
 	done    []dataset.DataFile
 	rows    int64
+	// held are rows that wait to be laid out.
+	held      []arrow.RecordBatch
+	heldBytes int
 }
 
 // append decodes a batch; what is decoded goes to the file bit by bit.
@@ -101,9 +111,18 @@ func (f *files) append(ctx context.Context, b hotbuffer.PartBatch) error {
 
 // flush writes what is decoded, and ends the file if it is large enough.
 func (f *files) flush(ctx context.Context) error {
+	size := f.dec.Bytes()
 	batch := f.dec.Take()
 	if batch == nil {
 		return nil
+	}
+	if !f.layout.IsPlain() {
+		f.held = append(f.held, batch)
+		f.rows += batch.NumRows()
+		if f.heldBytes += size; f.heldBytes < layoutBytes {
+			return nil
+		}
+		return f.layOut(ctx)
 	}
 	defer batch.Release()
 	if f.file == nil {
@@ -122,6 +141,32 @@ func (f *files) flush(ctx context.Context) error {
 	}
 	f.begin = f.reached.Clone()
 	return f.close()
+}
+
+// layOut writes the rows held, each partition to a file, sorted.
+func (f *files) layOut(ctx context.Context) error {
+	if len(f.held) == 0 {
+		return nil
+	}
+	done, spread, err := f.table.WriteFiles(ctx, f.name(), f.schema, dataset.Format(f.target.Settings.DatasetFormat), f.layout, f.held)
+	if err != nil {
+		return err
+	}
+	if spread {
+		f.a.o.Logger.Warn("rows have too many partitions for a file each, and went to files of none; choose a coarser partitioning",
+			"branch", f.target.Name, "partitioning", f.target.Settings.Partitioning)
+	}
+	f.done = append(f.done, done...)
+	f.begin = f.reached.Clone()
+	f.drop()
+	return nil
+}
+
+func (f *files) drop() {
+	for _, b := range f.held {
+		b.Release()
+	}
+	f.held, f.heldBytes = nil, 0
 }
 
 // name promises that the file's rows lie in [begin, end): where it ends, if not
@@ -155,6 +200,7 @@ func (f *files) close() error {
 // abort gives up what is not done.
 func (f *files) abort() {
 	f.dec.Release()
+	f.drop()
 	if f.file != nil {
 		f.file.Abort()
 	}

@@ -28,7 +28,7 @@ func (d *Directory) Create(ctx context.Context, name string, s *schema.Schema, s
 	if err != nil {
 		return fail(err)
 	}
-	if err := checkKey(s, settings); err != nil {
+	if err := checkColumns(s, settings); err != nil {
 		return fail(err)
 	}
 	d.creating.Lock()
@@ -73,12 +73,15 @@ func fresh(s *schema.Schema, first int) (*schema.Schema, int, error) {
 	return s, next, s.Validate()
 }
 
-// checkKey makes sure that the key fields exist and can be keys.
-func checkKey(s *schema.Schema, settings catalog.Settings) error {
-	if len(settings.KeyFields) == 0 {
-		return nil
+// checkColumns makes sure that the columns that settings name exist and can be what
+// they are named for.
+func checkColumns(s *schema.Schema, settings catalog.Settings) error {
+	if len(settings.KeyFields) > 0 {
+		if _, err := schema.CompileKey(s, settings.KeyFields); err != nil {
+			return fmt.Errorf("keyFields: %w", err)
+		}
 	}
-	_, err := schema.CompileKey(s, settings.KeyFields)
+	_, err := settings.Layout(s)
 	return err
 }
 
@@ -145,7 +148,7 @@ func (d *Directory) UpdateSettings(ctx context.Context, stream, branch string, e
 		if err := settings.Validate(); err != nil {
 			return err
 		}
-		if err := checkKey(st.Schema, settings); err != nil {
+		if err := checkColumns(st.Schema, settings); err != nil {
 			return err
 		}
 		if settings.Partitions != old.Partitions || !slices.Equal(settings.KeyFields, old.KeyFields) {
@@ -172,8 +175,8 @@ func (d *Directory) Evolve(ctx context.Context, stream, branch string, proposed 
 			if evolved.Equal(st.Schema) {
 				return errUnchanged
 			}
-			if err := checkKey(evolved, st.Branch.Settings); err != nil {
-				return fmt.Errorf("%w; change keyFields first", err)
+			if err := checkColumns(evolved, st.Branch.Settings); err != nil {
+				return fmt.Errorf("%w; change that setting first", err)
 			}
 			_, _, err = d.o.Catalog.AddSchema(ctx, st.Branch.ID, st.Branch.Version, catalog.NewSchema{
 				Schema: evolved, FirstFieldID: first, NextFieldID: next,
@@ -204,8 +207,8 @@ func (d *Directory) Adopt(ctx context.Context, stream, branch string, known *sch
 			if adopted.Equal(st.Schema) {
 				return errUnchanged
 			}
-			if err := checkKey(adopted, st.Branch.Settings); err != nil {
-				return fmt.Errorf("%w; change keyFields first", err)
+			if err := checkColumns(adopted, st.Branch.Settings); err != nil {
+				return fmt.Errorf("%w; change that setting first", err)
 			}
 			_, _, err = d.o.Catalog.AddSchema(ctx, st.Branch.ID, st.Branch.Version, catalog.NewSchema{
 				Schema: adopted, FirstFieldID: first, NextFieldID: next,
@@ -266,7 +269,7 @@ func (d *Directory) Reset(ctx context.Context, stream, branch string, proposed *
 					reset.Schema, now = &catalog.NewSchema{Schema: s, FirstFieldID: first, NextFieldID: next}, s
 				}
 			}
-			if err := checkKey(now, settings); err != nil {
+			if err := checkColumns(now, settings); err != nil {
 				return err
 			}
 			_, err := d.o.Catalog.ResetBranch(ctx, st.Branch.ID, st.Branch.Version, reset)

@@ -197,7 +197,7 @@ func (d *Directory) prepareBranch(ctx context.Context, s catalog.Stream, b catal
 	if err != nil {
 		return start, fmt.Errorf("rows cannot be published to it: %w", err)
 	}
-	if err := checkKey(sc, start.Settings); err != nil {
+	if err := checkColumns(sc, start.Settings); err != nil {
 		return start, err
 	}
 	t, err = d.o.Datasets.Commit(ctx, b.TableUUID, dataset.Commit{

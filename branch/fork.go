@@ -183,7 +183,7 @@ func (f *fork) findSchema(ctx context.Context) error {
 	head, _ := f.table.Head()
 	if f.snapshot == head.ID && f.n.From.present(f.source) {
 		f.made.SchemaID = s.ID // the table may lag behind it, as the source's does
-		return f.checkKey(s)
+		return f.checkColumns(s)
 	}
 	want := f.table.SchemaAt(f.snapshot)
 	for before := int32(0); ; {
@@ -201,7 +201,7 @@ func (f *fork) findSchema(ctx context.Context) error {
 			}
 			if same {
 				f.made.SchemaID = id
-				return f.checkKey(s)
+				return f.checkColumns(s)
 			}
 			before = id
 		}
@@ -218,11 +218,11 @@ func (f *fork) findSchema(ctx context.Context) error {
 		return err
 	}
 	f.made.Schema = &catalog.NewSchema{Schema: s, FirstFieldID: now.NextFieldID, NextFieldID: now.NextFieldID}
-	return f.checkKey(s)
+	return f.checkColumns(s)
 }
 
-func (f *fork) checkKey(s *schema.Schema) error {
-	if err := checkKey(s, f.settings); err != nil {
+func (f *fork) checkColumns(s *schema.Schema) error {
+	if err := checkColumns(s, f.settings); err != nil {
 		return fmt.Errorf("the snapshot's schema is another one than the branch has now: %w; give the branch keyFields of its own", err)
 	}
 	return nil

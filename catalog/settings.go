@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/thermocline/thermocline/record"
+	"github.com/thermocline/thermocline/schema"
 )
 
 // StreamType says what appends wait for.
@@ -57,6 +58,16 @@ type Settings struct {
 	HotRetention    time.Duration `json:"hotRetentionNanos"`
 	DatasetFormat   DatasetFormat `json:"datasetFormat"`
 	Consistency     Consistency   `json:"consistency"`
+	// Partitioning, SortOrder and BloomFilters lay out the data files, in the
+	// text forms of schema.CompileLayout. None: files in the order of the rows.
+	Partitioning []string `json:"partitioning,omitempty"`
+	SortOrder    []string `json:"sortOrder,omitempty"`
+	BloomFilters []string `json:"bloomFilters,omitempty"`
+}
+
+// Layout compiles the layout of data files against a schema.
+func (s Settings) Layout(of *schema.Schema) (*schema.Layout, error) {
+	return schema.CompileLayout(of, s.Partitioning, s.SortOrder, s.BloomFilters)
 }
 
 // WithDefaults returns s with every unset setting at its default.
@@ -80,7 +91,8 @@ func (s Settings) WithDefaults() Settings {
 }
 
 // Validate checks every setting. It does not know the schema: that key fields
-// exist in it and can be keys is checked by whoever compiles the key.
+// exist in it and can be keys is checked by whoever compiles the key, and
+// columns of the layout by Layout.
 func (s Settings) Validate() error {
 	if s.Type != LowLatency && s.Type != HighThroughput {
 		return fmt.Errorf("%w: type %q; use %s or %s", record.ErrInvalid, clip(string(s.Type)), LowLatency, HighThroughput)
@@ -110,6 +122,9 @@ func (s Settings) Validate() error {
 	}
 	if s.Consistency != AtLeastOnce && s.Consistency != ExactlyOnce {
 		return fmt.Errorf("%w: consistency %q; use %s or %s", record.ErrInvalid, clip(string(s.Consistency)), AtLeastOnce, ExactlyOnce)
+	}
+	if _, err := schema.ParseLayout(s.Partitioning, s.SortOrder, s.BloomFilters); err != nil {
+		return err
 	}
 	return nil
 }

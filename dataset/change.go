@@ -177,7 +177,8 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit, e *
 	if c.expire != nil {
 		ch.drop = c.expire(head)
 	}
-	if c.refs == nil && c.erase == nil && !evolved && !moved && len(c.Add) == 0 && len(c.Remove) == 0 && c.replace == nil && e == nil && len(ch.drop) == 0 && !(c.RemoveAll && head.head != nil) &&
+	laidOut := c.Layout != nil && !head.HasLayout(c.Layout)
+	if c.refs == nil && c.erase == nil && !evolved && !moved && !laidOut && len(c.Add) == 0 && len(c.Remove) == 0 && c.replace == nil && e == nil && len(ch.drop) == 0 && !(c.RemoveAll && head.head != nil) &&
 		c.pick == 0 && (c.rollback == 0 || c.rollback == head.head.SnapshotID) {
 		return nil, nil
 	}
@@ -201,6 +202,11 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit, e *
 	if evolved {
 		if err := ch.evolve(); err != nil {
 			return nil, fmt.Errorf("dataset: change the schema of table %s: %w", head.id, err)
+		}
+	}
+	if laidOut {
+		if err := ch.layout(c.Layout); err != nil {
+			return nil, err
 		}
 	}
 	return ch, nil
@@ -267,11 +273,9 @@ func (c *change) snapshot(ctx context.Context, commit *Commit) error {
 	marker := commit.Marker
 	var manifests []iceberg.ManifestFile
 	if len(commit.Add) > 0 {
-		m, err := c.addFiles(commit.Add, commit.replace)
-		if err != nil {
+		if manifests, err = c.addFiles(commit.Add, commit.replace); err != nil {
 			return err
 		}
-		manifests = append(manifests, m)
 	}
 	if commit.pick != 0 {
 		if manifests, err = c.pickFiles(ctx, commit.pick); err != nil {

@@ -42,6 +42,10 @@ type Commit struct {
 	// Schema, if set and different, becomes the current one: the user's
 	// fields, without system columns.
 	Schema *schema.Schema
+	// Layout, if set and different, becomes the table's, for files that are
+	// written from then on. It is compiled for Schema or, if that is nil, for the
+	// current one.
+	Layout *schema.Layout
 	// Check, if set, looks at the table actually committed against, on each
 	// attempt; its error ends the commit.
 	Check func(*Table) error

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
 
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
@@ -57,8 +58,10 @@ func (t *Table) HasSchema(s *schema.Schema) (bool, error) {
 // Compact rewrites one run of small files that follow each other into one file,
 // which takes their place in the order of scans: the rows, their order and the
 // system columns stay as they are, rows that position deletes name go. It holds
-// some batches in memory, whatever the files' size. Call it again until it has
-// nothing more to do. Old files stay until expiry and collection.
+// some batches in memory, whatever the files' size, and for sorted files a window of
+// rows. Files of a layout are joined with others of their partition, spec and order
+// only, sorted ones up to 128 MiB. Call it again until it has nothing more to do. Old
+// files stay until expiry and collection.
 //
 // The commit is a snapshot with the operation replace that carries the newest
 // marker on. Commits of others in between, such as archives, cost it another
@@ -161,18 +164,21 @@ func (t *Table) rewrite(ctx context.Context, o CompactOptions, name FileName, ru
 		out.Before += e.DataFile().FileSizeBytes()
 		want += e.DataFile().Count()
 	}
-	columns, begin := o.Schema.WithSystem(), func() (FileWriter, error) { return t.NewFileWriter(ctx, name, o.Schema, o.Format) }
+	at, scan, err := t.rewriteAs(o.Schema, run.data[0])
+	if err != nil {
+		return f, out, err
+	}
+	begin := func() (FileWriter, error) { return t.newStreamFile(ctx, name, o.Schema, o.Format, at) }
 	if t.plain() {
-		columns, begin = o.Schema, func() (FileWriter, error) { return t.NewRowWriter(ctx, o.Schema, o.Format) }
+		scan.Schema, begin = o.Schema, func() (FileWriter, error) { return t.NewRowWriter(ctx, o.Schema, o.Format) }
 	}
 	w, err := begin()
 	if err != nil {
 		return f, out, err
 	}
 	defer w.Abort()
-	var stats ScanStats
 	find := func(context.Context) (fileSet, error) { return run, nil }
-	for b, err := range t.stream(ctx, ScanOptions{Schema: columns, Stats: &stats}, find) {
+	for b, err := range t.stream(ctx, scan, find) {
 		if err == nil {
 			err = w.Write(b)
 		}
@@ -192,6 +198,63 @@ func (t *Table) rewrite(ctx context.Context, o CompactOptions, name FileName, ru
 	}
 	out.After, out.Path = f.Bytes(), f.Path()
 	return f, out, nil
+}
+
+// rewriteAs says where the rows of a run like e go and how they are scanned: into a
+// file of the same partition and order.
+func (t *Table) rewriteAs(s *schema.Schema, e iceberg.ManifestEntry) (at placement, scan ScanOptions, err error) {
+	f := e.DataFile()
+	scan = ScanOptions{Schema: s.WithSystem()}
+	if !isLaidOut(f) {
+		at, err = t.plainPlacement()
+		return at, scan, err
+	}
+	if at.spec, err = specByID(t.meta, f.SpecID()); err != nil {
+		return at, scan, err
+	}
+	at.tuple = f.Partition()
+	if !isSorted(f) {
+		return at, scan, nil // the run is in the order of times
+	}
+	identity, err := identityKey(scan.Schema)
+	if err != nil {
+		return at, scan, err
+	}
+	fields := t.sortFields(*f.SortOrderID(), s)
+	if fields == nil { // a column is gone: from now on in the view's order
+		scan.windowed = &windowed{key: identity, timed: true}
+		return at, scan, nil
+	}
+	key, err := sortKey(scan.Schema, fields)
+	if err != nil {
+		return at, scan, err
+	}
+	at.order = *f.SortOrderID()
+	scan.windowed = &windowed{key: rowKey{append(key.fields, identity.fields...)}}
+	return at, scan, nil
+}
+
+// sortFields are the columns of a sort order in a schema; nil if it lacks one, or
+// if the order is one of another engine that we cannot follow.
+func (t *Table) sortFields(order int, s *schema.Schema) []schema.SortField {
+	var out []schema.SortField
+	all := s.WithSystem()
+	for _, o := range t.meta.SortOrders() {
+		if o.OrderID() != order {
+			continue
+		}
+		for _, f := range o.Fields() {
+			col, _ := fieldPath(all.Fields, f.SourceID())
+			if col == nil || col.Type.Kind.Nested() || !f.Transform.Equals(iceberg.IdentityTransform{}) {
+				return nil
+			}
+			out = append(out, schema.SortField{
+				LayoutColumn: schema.LayoutColumn{Path: col.Name, ID: col.ID, Type: col.Type},
+				Descending:   f.Direction == table.SortDESC, NullsLast: f.NullOrder == table.NullsLast,
+			})
+		}
+	}
+	return out
 }
 
 // runName names the file that takes the place of a run: with all offsets that

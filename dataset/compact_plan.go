@@ -1,7 +1,11 @@
 package dataset
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
 	"path"
+	"slices"
 
 	"github.com/apache/iceberg-go"
 
@@ -19,17 +23,36 @@ type candidate struct {
 	sequence int64
 }
 
+// maxSortedBytes bounds the files that compaction makes of sorted ones: reads
+// bring their rows back into the view's order, which takes time in proportion to
+// the square of their size.
+const maxSortedBytes = minTargetBytes
+
 // planCompaction chooses the first run of files that is worth rewriting; none if
 // none is. own is the view whose rows have their place by offset, 0 if there is
 // none: its files may be joined across commits, and across guest files that lie
 // between, which have a place of their own. Guest files are only joined with those
 // of the same sequence number and view, because that number is their place. In a
-// plain table files of all commits may be joined, whoever wrote them.
+// plain table files of all commits may be joined, whoever wrote them. Files of a
+// layout are joined with others of their partition and sort order, in the order of
+// their times.
 func planCompaction(files []iceberg.ManifestEntry, target int64, own record.ViewNumber, plain bool) []iceberg.ManifestEntry {
 	var log, rest []iceberg.ManifestEntry
 	var c []candidate
+	laid := map[layoutGroup][]iceberg.ManifestEntry{}
+	var order []layoutGroup
 	for _, e := range files {
 		view := smallView(e, target, plain)
+		if isLaidOut(e.DataFile()) {
+			if view > 0 && !plain {
+				g := groupOf(e, view, own)
+				if laid[g] == nil {
+					order = append(order, g)
+				}
+				laid[g] = append(laid[g], e)
+			}
+			view = 0
+		}
 		if s := spanOf(e); plain || own > 0 && (view == own || view == 0 && s.holds(own)) {
 			log = append(log, e)
 			c = append(c, candidate{view, e.DataFile().FileSizeBytes(), e.SequenceNum()})
@@ -40,7 +63,53 @@ func planCompaction(files []iceberg.ManifestEntry, target int64, own record.View
 	if from, to := chooseRun(c, target); to > from {
 		return log[from:to]
 	}
+	for _, g := range order {
+		if run := planGroup(laid[g], g, target); len(run) > 0 {
+			return run
+		}
+	}
 	return chooseGuests(rest, target)
+}
+
+// layoutGroup is what files must have in common to be joined.
+type layoutGroup struct {
+	view        record.ViewNumber
+	sequence    int64 // of guests: their place
+	spec, order int
+	tuple       string
+}
+
+func isLaidOut(f iceberg.DataFile) bool { return len(f.Partition()) > 0 || isSorted(f) }
+
+func groupOf(e iceberg.ManifestEntry, view, own record.ViewNumber) layoutGroup {
+	f := e.DataFile()
+	g := layoutGroup{view: view, spec: int(f.SpecID())}
+	if view != own {
+		g.sequence = e.SequenceNum()
+	}
+	if isSorted(f) {
+		g.order = *f.SortOrderID()
+	}
+	tuple := f.Partition()
+	for _, id := range slices.Sorted(maps.Keys(tuple)) {
+		g.tuple += fmt.Sprintf("%d=%q;", id, fmt.Sprint(tuple[id]))
+	}
+	return g
+}
+
+// planGroup chooses a run of files of one group. Other files of their commits stay
+// where they are: the order of rows is not that of commits here.
+func planGroup(files []iceberg.ManifestEntry, g layoutGroup, target int64) []iceberg.ManifestEntry {
+	if g.order > 0 {
+		target = min(target, maxSortedBytes)
+	}
+	slices.SortStableFunc(files, func(a, b iceberg.ManifestEntry) int { return cmp.Compare(spanOf(a).timeLo, spanOf(b).timeLo) })
+	c := make([]candidate, len(files))
+	for i, e := range files {
+		c[i] = candidate{smallView(e, target, false), e.DataFile().FileSizeBytes(), int64(i)}
+	}
+	from, to := chooseRun(c, target)
+	return files[from:to]
 }
 
 // chooseGuests returns files of one view that came with one commit and together
@@ -72,7 +141,7 @@ func chooseGuests(files []iceberg.ManifestEntry, target int64) []iceberg.Manifes
 // ones, and those of other engines, which have no place in a view's order.
 func smallView(e iceberg.ManifestEntry, target int64, plain bool) record.ViewNumber {
 	f := e.DataFile()
-	if f.FileSizeBytes() >= target/2 || len(f.Partition()) > 0 {
+	if f.FileSizeBytes() >= target/2 {
 		return 0
 	}
 	if ext := path.Ext(f.FilePath()); ext != ".parquet" && ext != ".avro" {

@@ -105,6 +105,10 @@ type Datasets struct {
 	watches      watches
 	sharing      chan struct{} // see Share
 	erasing      chan struct{} // one Erase at a time
+	// windows are the large windows of ordered scans that are held at a time.
+	windows chan struct{}
+	// windowBytes is the size of one.
+	windowBytes int64
 }
 
 // New returns the tables that are in store and named by p.
@@ -121,6 +125,8 @@ func New(store objstore.Store, p Pointers, o Options) *Datasets {
 	return &Datasets{
 		store: store, pointers: p, maxSnapshots: max(o.MaxSnapshots, minSnapshots), now: o.Now,
 		rowGroupRows: rowGroupRows,
+		windows:      make(chan struct{}, maxWindows),
+		windowBytes:  windowBytes,
 		sharing:      make(chan struct{}, shares),
 		erasing:      make(chan struct{}, 1),
 		metas:        newLRU[table.Metadata](o.CacheBytes),

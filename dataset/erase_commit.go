@@ -358,7 +358,7 @@ func (r *rewriting) write(m iceberg.ManifestFile, entries []iceberg.ManifestEntr
 		return nil, err
 	}
 	var buf bytes.Buffer
-	w, err := iceberg.NewManifestWriter(formatVersion, &buf, spec, r.base.Schema(), m.SnapshotID(), iceberg.WithManifestWriterContent(m.ManifestContent()))
+	w, err := iceberg.NewManifestWriter(formatVersion, &buf, spec, schemaOf(r.base.meta, r.base.Schema(), spec), m.SnapshotID(), iceberg.WithManifestWriterContent(m.ManifestContent()))
 	if err != nil {
 		return nil, fmt.Errorf("dataset: begin manifest: %w", err)
 	}

@@ -88,3 +88,6 @@ func (d *Datasets) Edit(ctx context.Context, id string, remove []string, deleted
 
 // Descends tells whether the snapshot id is the head or one of its ancestors.
 func (t *Table) Descends(id int64) bool { return t.descends(id) }
+
+// SetWindowBytes makes the windows of ordered scans small enough for tests.
+func (d *Datasets) SetWindowBytes(n int64) { d.windowBytes = n }

@@ -34,6 +34,12 @@ type FileInfo struct {
 	Lower, Upper map[int][]byte
 	// Nulls counts nulls by field id.
 	Nulls map[int]int64
+	// SpecID is the partition spec that the file was written under, Partition its
+	// values by partition field id, and SortOrderID what its rows are sorted by, 0 if
+	// by none that is known.
+	SpecID      int
+	Partition   map[int]any
+	SortOrderID int
 
 	file   iceberg.DataFile
 	system systemRange
@@ -52,6 +58,10 @@ func fileInfo(f iceberg.DataFile, sequence, snapshot int64) FileInfo {
 		Path: f.FilePath(), Format: string(f.FileFormat()), Rows: f.Count(), Bytes: f.FileSizeBytes(),
 		Sequence: sequence, Snapshot: snapshot, file: f,
 		Lower: f.LowerBoundValues(), Upper: f.UpperBoundValues(), Nulls: f.NullValueCounts(),
+		SpecID: int(f.SpecID()), Partition: f.Partition(),
+	}
+	if id := f.SortOrderID(); id != nil {
+		i.SortOrderID = *id
 	}
 	i.system = systemBounds(func(id int, k schema.Kind) columnRange { return manifestRange(k, f, id) })
 	if n, _, ok := parseFileName(i.Path); ok {

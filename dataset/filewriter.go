@@ -78,15 +78,25 @@ const (
 )
 
 // NewFileWriter begins a data file of t for rows with the user's fields of s
-// and the system columns.
+// and the system columns, in the order in which they are written and whatever
+// their partition: under the unpartitioned spec. WriteFiles heeds a layout.
 func (t *Table) NewFileWriter(ctx context.Context, name FileName, s *schema.Schema, format Format) (FileWriter, error) {
+	plain, err := t.plainPlacement()
+	if err != nil {
+		return nil, err
+	}
+	return t.newStreamFile(ctx, name, s, format, plain)
+}
+
+// newStreamFile begins a file with the system columns.
+func (t *Table) newStreamFile(ctx context.Context, name FileName, s *schema.Schema, format Format, at placement) (FileWriter, error) {
 	if err := name.check(); err != nil {
 		return nil, err
 	}
 	if _, err := icebergSchema(s); err != nil {
 		return nil, err
 	}
-	return t.newFileWriter(ctx, name, s.WithSystem(), true, format)
+	return t.newFileWriter(ctx, name, s.WithSystem(), true, format, at)
 }
 
 // NewRowWriter begins a data file of t for rows with the user's fields of s alone,
@@ -98,12 +108,16 @@ func (t *Table) NewRowWriter(ctx context.Context, s *schema.Schema, format Forma
 	if field := missingID(s.Fields); field != "" {
 		return nil, fmt.Errorf("dataset: field %q has no id; assign ids first: %w", field, record.ErrInvalid)
 	}
-	return t.newFileWriter(ctx, FileName{}, s, false, format)
+	plain, err := t.plainPlacement()
+	if err != nil {
+		return nil, err
+	}
+	return t.newFileWriter(ctx, FileName{}, s, false, format, plain)
 }
 
 // newFileWriter begins a data file with the columns of s; system: the system
 // columns are among them.
-func (t *Table) newFileWriter(ctx context.Context, name FileName, s *schema.Schema, system bool, format Format) (FileWriter, error) {
+func (t *Table) newFileWriter(ctx context.Context, name FileName, s *schema.Schema, system bool, format Format, at placement) (FileWriter, error) {
 	ending, begin := "", newParquetWriter
 	switch format {
 	case Parquet, "":
@@ -120,6 +134,7 @@ func (t *Table) newFileWriter(ctx context.Context, name FileName, s *schema.Sche
 	id := newCheckedID()
 	f := &newFile{
 		table:    t,
+		at:       at,
 		id:       id,
 		location: t.meta.Location() + "/data/" + name.format(id) + ending,
 		schema:   s,
@@ -148,6 +163,7 @@ func (t *Table) newFileWriter(ctx context.Context, name FileName, s *schema.Sche
 // newFile is a data file in the making, of either format.
 type newFile struct {
 	table    *Table
+	at       placement
 	id       uuid.UUID // in the name
 	location string
 	schema   *schema.Schema // of all columns
@@ -196,16 +212,21 @@ func (f *newFile) finish(format iceberg.FileFormat, rows int64, m metrics) (Data
 	if err := f.out.Commit(); err != nil {
 		return DataFile{}, fmt.Errorf("dataset: end data file: %w", err)
 	}
-	return f.table.describe(f.location, format, rows, f.bytes, m)
+	return f.table.describeAt(f.location, format, rows, f.bytes, m, f.at)
 }
 
-// describe is the manifest's entry for a data file.
+// describe is the manifest's entry for a data file of the unpartitioned spec.
 func (t *Table) describe(location string, format iceberg.FileFormat, rows, bytes int64, m metrics) (DataFile, error) {
-	spec, err := unpartitioned(t.meta)
+	plain, err := t.plainPlacement()
 	if err != nil {
 		return DataFile{}, err
 	}
-	b, err := iceberg.NewDataFileBuilder(spec, iceberg.EntryContentData, location, format, nil, nil, nil, rows, bytes)
+	return t.describeAt(location, format, rows, bytes, m, plain)
+}
+
+// describeAt is the manifest's entry for a data file.
+func (t *Table) describeAt(location string, format iceberg.FileFormat, rows, bytes int64, m metrics, at placement) (DataFile, error) {
+	b, err := iceberg.NewDataFileBuilder(at.spec, iceberg.EntryContentData, location, format, at.tuple, nil, nil, rows, bytes)
 	if err != nil {
 		return DataFile{}, fmt.Errorf("dataset: describe data file: %w", err)
 	}
@@ -218,6 +239,9 @@ func (t *Table) describe(location string, format iceberg.FileFormat, rows, bytes
 	}
 	if len(m.splits) > 0 {
 		b.SplitOffsets(m.splits)
+	}
+	if at.order > 0 {
+		b.SortOrderID(at.order)
 	}
 	return DataFile{file: b.Build(), table: t.meta.TableUUID()}, nil
 }

@@ -68,12 +68,35 @@ type manifestWriter struct {
 
 func (c *change) newManifest(spec iceberg.PartitionSpec, content iceberg.ManifestContent) (*manifestWriter, error) {
 	m := &manifestWriter{}
-	w, err := iceberg.NewManifestWriter(formatVersion, &m.buf, spec, c.schema, c.snapshotID, iceberg.WithManifestWriterContent(content))
+	w, err := iceberg.NewManifestWriter(formatVersion, &m.buf, spec, schemaOf(c.base.meta, c.schema, spec), c.snapshotID, iceberg.WithManifestWriterContent(content))
 	if err != nil {
 		return nil, fmt.Errorf("dataset: begin manifest: %w", err)
 	}
 	m.w = w
 	return m, nil
+}
+
+// schemaOf is a schema with the columns that a spec partitions by: the current one,
+// or, if a column was dropped since, the last that had them all. Without the types
+// of its columns, the partitions of files that stay would be lost.
+func schemaOf(m table.Metadata, current *iceberg.Schema, spec iceberg.PartitionSpec) *iceberg.Schema {
+	has := func(s *iceberg.Schema) bool {
+		for i := range spec.NumFields() {
+			if _, ok := s.FindFieldByID(spec.Field(i).SourceID()); !ok {
+				return false
+			}
+		}
+		return true
+	}
+	if has(current) {
+		return current
+	}
+	for _, s := range slices.Backward(m.Schemas()) {
+		if has(s) {
+			return s
+		}
+	}
+	return current
 }
 
 // finish names the manifest by its content and adds it to what the commit puts.
@@ -91,29 +114,46 @@ func (c *change) finish(m *manifestWriter, content iceberg.ManifestContent) (ice
 	return f, nil
 }
 
-// addFiles writes the manifest of the new files. Those that replace others have
-// rows of an older commit, and its sequence number.
-func (c *change) addFiles(files []DataFile, r *replacement) (iceberg.ManifestFile, error) {
-	spec, err := unpartitioned(c.base.meta)
-	if err != nil {
-		return nil, err
-	}
-	m, err := c.newManifest(spec, iceberg.ManifestContentData)
-	if err != nil {
-		return nil, err
-	}
+// addFiles writes the manifests of the new files, one for each spec. Those that
+// replace others have rows of an older commit, and its sequence number.
+func (c *change) addFiles(files []DataFile, r *replacement) ([]iceberg.ManifestFile, error) {
 	var sequence *int64 // nil: inherited from the snapshot
 	if r != nil {
 		sequence = &r.sequence
 	}
+	var specs []int32
 	for i := range files {
-		f := files[i].file
-		if err := m.w.Add(iceberg.NewManifestEntry(iceberg.EntryStatusADDED, &c.snapshotID, sequence, nil, f)); err != nil {
-			return nil, fmt.Errorf("dataset: add %s: %w", f.FilePath(), err)
+		if id := files[i].file.SpecID(); !slices.Contains(specs, id) {
+			specs = append(specs, id)
 		}
-		c.summary.added(f)
 	}
-	return c.finish(m, iceberg.ManifestContentData)
+	var out []iceberg.ManifestFile
+	for _, id := range specs {
+		spec, err := specByID(c.base.meta, id)
+		if err != nil {
+			return nil, err
+		}
+		m, err := c.newManifest(spec, iceberg.ManifestContentData)
+		if err != nil {
+			return nil, err
+		}
+		for i := range files {
+			f := files[i].file
+			if f.SpecID() != id {
+				continue
+			}
+			if err := m.w.Add(iceberg.NewManifestEntry(iceberg.EntryStatusADDED, &c.snapshotID, sequence, nil, f)); err != nil {
+				return nil, fmt.Errorf("dataset: add %s: %w", f.FilePath(), err)
+			}
+			c.summary.added(f)
+		}
+		done, err := c.finish(m, iceberg.ManifestContentData)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, done)
+	}
+	return out, nil
 }
 
 // unpartitioned is the spec that our data files are written under. Another
@@ -197,44 +237,42 @@ func mergeClass(m iceberg.ManifestFile) int {
 	return class
 }
 
-// mergeable: counted data manifests of the unpartitioned spec. Those of other
-// engines with deletes or partitions are theirs to tend.
-func mergeable(m iceberg.ManifestFile, spec int32) bool {
-	return m.ManifestContent() == iceberg.ManifestContentData && m.PartitionSpecID() == spec &&
+// mergeable: counted data manifests. Those of other engines with deletes are theirs
+// to tend.
+func mergeable(m iceberg.ManifestFile) bool {
+	return m.ManifestContent() == iceberg.ManifestContentData &&
 		m.AddedDataFiles() >= 0 && m.ExistingDataFiles() >= 0 && m.Version() == formatVersion
 }
 
-// merge joins the manifests of the first size class of which there are enough.
-// One class at a time keeps a commit short. Order inside a sequence number is
-// kept, because manifests are merged in the order of their sequence numbers.
+// merge joins the manifests of the first size class of which there are enough that
+// are of one spec. One class at a time keeps a commit short. Order inside a sequence
+// number is kept, because manifests are merged in the order of their sequence numbers.
 func (c *change) merge(ctx context.Context, manifests []iceberg.ManifestFile) ([]iceberg.ManifestFile, error) {
-	spec, err := unpartitioned(c.base.meta)
-	if err != nil {
-		return manifests, nil // a partitioned table of another engine
-	}
-	var classes [mergeClasses][]iceberg.ManifestFile
-	for _, m := range manifests {
-		if class := mergeClass(m); class < mergeClasses && mergeable(m, int32(spec.ID())) {
-			classes[class] = append(classes[class], m)
-		}
-	}
-	for _, same := range classes {
-		if len(same) < mergeFan {
-			continue
-		}
-		slices.SortStableFunc(same, func(a, b iceberg.ManifestFile) int { return cmp.Compare(a.SequenceNum(), b.SequenceNum()) })
-		merged, err := c.mergeInto(ctx, spec, same)
-		if err != nil {
-			return nil, err
-		}
-		out := make([]iceberg.ManifestFile, 0, len(manifests)-len(same)+1)
-		out = append(out, merged)
-		for _, m := range manifests {
-			if !slices.Contains(same, m) {
-				out = append(out, m)
+	for class := range mergeClasses {
+		for _, spec := range c.base.meta.PartitionSpecs() {
+			var same []iceberg.ManifestFile
+			for _, m := range manifests {
+				if mergeable(m) && mergeClass(m) == class && m.PartitionSpecID() == int32(spec.ID()) {
+					same = append(same, m)
+				}
 			}
+			if len(same) < mergeFan {
+				continue
+			}
+			slices.SortStableFunc(same, func(a, b iceberg.ManifestFile) int { return cmp.Compare(a.SequenceNum(), b.SequenceNum()) })
+			merged, err := c.mergeInto(ctx, spec, same)
+			if err != nil {
+				return nil, err
+			}
+			out := make([]iceberg.ManifestFile, 0, len(manifests)-len(same)+1)
+			out = append(out, merged)
+			for _, m := range manifests {
+				if !slices.Contains(same, m) {
+					out = append(out, m)
+				}
+			}
+			return out, nil
 		}
-		return out, nil
 	}
 	return manifests, nil
 }

@@ -19,7 +19,7 @@ import (
 // in the order in which they stand.
 
 // maxChains bounds the files that are open at a time. Where more overlap, the
-// order is lost.
+// order is kept by windows, see windows.go.
 const maxChains = 16
 
 // span is what the bounds of the system columns tell of a file.
@@ -34,6 +34,9 @@ type span struct {
 	partLo, partHi  int64
 	offLo, offHi    int64
 	ours            bool
+	// whole: of its archive it has all rows of a stretch, in order. sorted: its rows
+	// stand in another order.
+	whole, sorted bool
 }
 
 func spanOf(e iceberg.ManifestEntry) span {
@@ -56,6 +59,8 @@ func spanOf(e iceberg.ManifestEntry) span {
 	set(schema.PartitionID, schema.Integer, &s.partLo, &s.partHi)
 	set(schema.OffsetID, schema.Long, &s.offLo, &s.offHi)
 	_, _, s.ours = parseFileName(f.FilePath())
+	s.sorted = isSorted(f)
+	s.whole = s.ours && !s.sorted && len(f.Partition()) == 0
 	return s
 }
 
@@ -76,7 +81,7 @@ func (s *span) follows(a *span) bool {
 		return s.viewLo > a.viewHi
 	case s.timeLo != a.timeHi:
 		return s.timeLo > a.timeHi
-	case s.ours && a.ours && s.entry.SequenceNum() == a.entry.SequenceNum():
+	case s.whole && a.whole && s.entry.SequenceNum() == a.entry.SequenceNum():
 		return true // one archive, in the order in which it wrote
 	case s.partLo != a.partHi:
 		return s.partLo > a.partHi
@@ -85,8 +90,9 @@ func (s *span) follows(a *span) bool {
 }
 
 // chained puts files, given in the order of commits, into chains. It opens as few
-// as there are files that overlap at one place.
-func chained(files []span) [][]iceberg.ManifestEntry {
+// as there are files that overlap at one place. Those for which windows are needed are
+// given back beside them; mayWindow tells for which these can be.
+func chained(files []span, mayWindow func(*span) bool) (chains [][]iceberg.ManifestEntry, windowed []iceberg.ManifestEntry) {
 	sorted := make([]*span, len(files))
 	for i := range files {
 		sorted[i] = &files[i]
@@ -94,18 +100,24 @@ func chained(files []span) [][]iceberg.ManifestEntry {
 	slices.SortStableFunc(sorted, func(a, b *span) int {
 		return cmp.Or(cmp.Compare(a.viewLo, b.viewLo), cmp.Compare(a.timeLo, b.timeLo), cmp.Compare(a.partLo, b.partLo))
 	})
-	var chains [][]iceberg.ManifestEntry
 	var ends []*span
 	for _, s := range sorted {
+		if s.sorted && mayWindow(s) {
+			windowed = append(windowed, s.entry)
+			continue
+		}
 		i := slices.IndexFunc(ends, func(end *span) bool { return s.follows(end) })
 		switch {
 		case i >= 0:
 		case len(chains) < maxChains:
 			chains, ends, i = append(chains, nil), append(ends, nil), len(chains)
+		case mayWindow(s):
+			windowed = append(windowed, s.entry)
+			continue
 		default:
 			i = len(chains) - 1
 		}
 		chains[i], ends[i] = append(chains[i], s.entry), s
 	}
-	return chains
+	return chains, windowed
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 
 	"github.com/apache/arrow-go/v18/arrow"
-	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/iceberg-go"
 
 	"github.com/thermocline/thermocline/record"
@@ -52,11 +51,20 @@ type Piece struct {
 	chain int
 	batch scanned
 	from  int // of Rows, in the batch
+	// windows: Rows came by windows, and its place is the identity of its last row.
+	windows *systemColumns
 }
 
 // Behind is the place behind the first n rows.
 func (p Piece) Behind(n int) Place {
 	place := Place{p.place.Files, slices.Clone(p.place.Chains)}
+	if w := p.windows; w != nil {
+		if i := p.from + n - 1; i >= p.from {
+			place.Chains[p.chain] = FilePlace{int(w.views[i]), int64(w.times[i])}
+			place.Chains[p.chain+1] = FilePlace{int(w.partitions[i]), w.offsets[i]}
+		}
+		return place
+	}
 	row := p.batch.first + p.batch.n
 	if at := p.from + n; int64(at) < p.batch.rows.NumRows() {
 		row = p.batch.first + int64(at)
@@ -75,12 +83,18 @@ func (p Piece) Behind(n int) Place {
 // come last, in the order of Scan; so do files without bounds of the system
 // columns, and where such rows share a file with others they come where they
 // stand. Rows that are not asked for may still be delivered. Of files that
-// another engine wrote, order is kept as far as each file keeps it, and as long as
-// no more than sixteen of them overlap. Otherwise it is as Scan; where files overlap,
-// each of them holds two batches.
+// another engine wrote, guest rows keep their order as far as each file keeps it, and
+// as long as no more than sixteen of them overlap. Otherwise it is as Scan; where files
+// overlap, each of them holds two batches, and sorted ones, or those beyond sixteen, a
+// window of rows (windows.go).
 func (t *Table) Ordered(ctx context.Context, o OrderedOptions) iter.Seq2[Piece, error] {
+	return t.ordered(ctx, o, func(ctx context.Context) (fileSet, error) { return t.liveFiles(ctx, o.SnapshotID) })
+}
+
+// ordered scans the files that find returns.
+func (t *Table) ordered(ctx context.Context, o OrderedOptions, find func(context.Context) (fileSet, error)) iter.Seq2[Piece, error] {
 	return func(yield func(Piece, error) bool) {
-		files, err := t.liveFiles(ctx, o.SnapshotID)
+		files, err := find(ctx)
 		if err != nil {
 			yield(Piece{}, err)
 			return
@@ -98,9 +112,12 @@ func (t *Table) Ordered(ctx context.Context, o OrderedOptions) iter.Seq2[Piece, 
 
 // merge is an ordered scan under way.
 type merge struct {
-	t       *Table
-	o       OrderedOptions
-	chains  [][]iceberg.ManifestEntry // the last one is read behind the others
+	t      *Table
+	o      OrderedOptions
+	chains [][]iceberg.ManifestEntry // the last one is read behind the others
+	// windows is the chain that is read by windows, -1: none. The one behind it is
+	// empty: a place in windows takes the room of two.
+	windows int
 	deletes []iceberg.ManifestEntry
 	place   Place
 	yield   func(Piece, error) bool
@@ -125,7 +142,15 @@ func (m *merge) plan(files []iceberg.ManifestEntry) error {
 			loose = append(loose, e)
 		}
 	}
-	m.chains = append(chained(spans), loose)
+	chains, byWindows := chained(spans, func(s *span) bool {
+		// Guest rows must be told apart by what they are, to go on behind one.
+		return !m.o.Guests || s.ours && !s.nulls && s.viewLo == s.viewHi
+	})
+	if m.windows = -1; len(byWindows) > 0 {
+		m.windows = len(chains)
+		chains = append(chains, byWindows, nil)
+	}
+	m.chains = append(chains, loose)
 	m.place.Chains = make([]FilePlace, len(m.chains))
 	if m.o.Guests { // own rows have their offsets for a place
 		for _, chain := range m.chains {
@@ -140,6 +165,9 @@ func (m *merge) plan(files []iceberg.ManifestEntry) error {
 	ok := m.o.At.Files == m.place.Files && len(m.o.At.Chains) == len(m.chains)
 	for i := 0; ok && i < len(m.chains); i++ {
 		at := m.o.At.Chains[i]
+		if m.windows >= 0 && (i == m.windows || i == m.windows+1) {
+			continue
+		}
 		ok = at.File >= 0 && at.File <= len(m.chains[i]) && at.Row >= 0
 	}
 	if !ok {
@@ -154,8 +182,30 @@ func (m *merge) plan(files []iceberg.ManifestEntry) error {
 func (m *merge) scan(ctx context.Context, chain int, batchBytes int) iter.Seq2[scanned, error] {
 	o := placedScan{ScanOptions: m.o.ScanOptions, guests: m.o.Guests, begin: m.place.Chains[chain]}
 	o.BatchBytes = batchBytes
+	if chain == m.windows {
+		o.begin = FilePlace{}
+		key, err := identityKey(m.o.Schema)
+		if err != nil {
+			return func(yield func(scanned, error) bool) { yield(scanned{}, err) }
+		}
+		o.windowed = &windowed{key: key, timed: true, own: !m.o.Guests, guests: m.o.Guests, after: m.behind()}
+	}
 	o.find = func(context.Context) (fileSet, error) { return fileSet{data: m.chains[chain], deletes: m.deletes}, nil }
 	return m.t.placed(ctx, o)
+}
+
+// behind is the key of the identity that the place in windows is; nil at the
+// beginning, because no view has the number 0.
+func (m *merge) behind() []byte {
+	first, second := m.place.Chains[m.windows], m.place.Chains[m.windows+1]
+	if first.File == 0 {
+		return nil
+	}
+	var key []byte
+	for _, v := range []int64{int64(first.File), first.Row, int64(second.File), second.Row} {
+		key = appendInt(append(key, 1), v)
+	}
+	return key
 }
 
 // chain yields the rows of one chain, and reports whether to go on.
@@ -191,7 +241,10 @@ func (m *merge) run(ctx context.Context) bool {
 		}
 	}()
 	for i := range n {
-		h := &head{chain: i}
+		if len(m.chains[i]) == 0 {
+			continue
+		}
+		h := &head{chain: i, windows: i == m.windows}
 		h.next, h.stop = iter.Pull2(m.scan(ctx, i, each))
 		heads = append(heads, h)
 		if err := h.advance(m.o.Schema); err != nil {
@@ -225,6 +278,10 @@ func (m *merge) slice(h *head, from int) bool {
 	rows := h.batch.rows.NewSlice(int64(from), int64(h.at))
 	defer rows.Release()
 	p := Piece{Rows: rows, place: m.place, chain: h.chain, batch: h.batch, from: from}
+	if h.windows {
+		sys := h.systemColumns
+		p.windows = &sys
+	}
 	if !m.yield(p, nil) {
 		return false
 	}
@@ -240,10 +297,9 @@ type head struct {
 	batch scanned
 	at    int // in the batch
 	done  bool
-
-	views, partitions []int32
-	times             []arrow.Timestamp
-	offsets           []int64
+	// windows: it is the chain that is read by windows.
+	windows bool
+	systemColumns
 }
 
 func (h *head) len() int { return len(h.offsets) }
@@ -256,20 +312,8 @@ func (h *head) advance(s *schema.Schema) error {
 		return err
 	}
 	h.batch, h.at = b, 0
-	for i := range s.Fields {
-		col := b.rows.Column(i)
-		switch s.Fields[i].ID {
-		case schema.ViewID:
-			h.views = col.(*array.Int32).Int32Values()
-		case schema.PartitionID:
-			h.partitions = col.(*array.Int32).Int32Values()
-		case schema.OffsetID:
-			h.offsets = col.(*array.Int64).Int64Values()
-		case schema.TimestampID:
-			h.times = col.(*array.Timestamp).TimestampValues()
-		}
-	}
-	return nil
+	h.systemColumns, err = systemOf(s, b.rows)
+	return err
 }
 
 // compare orders the rows at which two chains stand; equal ones by chain.

@@ -25,6 +25,9 @@ func (s *scanner) mayMatch(column func(id int, k schema.Kind) columnRange) bool 
 	if r := systemBounds(column); r.known && !s.overlaps(r) {
 		return false
 	}
+	if s.window != nil && !s.window.mayHold(column(schema.TimestampID, schema.Timestamp)) {
+		return false
+	}
 	return s.o.Filter == nil || s.o.Filter.MayMatch(pruneStats{s.filterColumns, s.filled, column})
 }
 

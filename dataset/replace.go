@@ -60,28 +60,34 @@ func (r *replacement) check(ctx context.Context, head *Table) error {
 	return nil
 }
 
-// replace rewrites the manifests that name replaced files: one manifest in
-// which these are deleted and the others exist, and the manifests that name
-// none as they are.
+// replace rewrites the manifests that name replaced files: for each spec one
+// manifest in which these are deleted and the others exist, and the manifests that
+// name none as they are.
 func (c *change) replace(ctx context.Context, r *replacement, manifests []iceberg.ManifestFile) ([]iceberg.ManifestFile, error) {
-	spec, err := unpartitioned(c.base.meta)
-	if err != nil {
-		return nil, err
-	}
-	w, err := c.newManifest(spec, iceberg.ManifestContentData)
-	if err != nil {
-		return nil, err
-	}
+	writers := map[int32]*manifestWriter{}
+	var order []*manifestWriter
 	var kept []iceberg.ManifestFile
 	left := len(r.files)
 	for _, m := range manifests {
-		entries, touched, err := c.touched(ctx, r, m, int32(spec.ID()))
+		entries, touched, err := c.touched(ctx, r, m)
 		if err != nil {
 			return nil, err
 		}
 		if !touched {
 			kept = append(kept, m)
 			continue
+		}
+		w := writers[m.PartitionSpecID()]
+		if w == nil {
+			spec, err := specByID(c.base.meta, m.PartitionSpecID())
+			if err != nil {
+				return nil, err
+			}
+			if w, err = c.newManifest(spec, iceberg.ManifestContentData); err != nil {
+				return nil, err
+			}
+			writers[m.PartitionSpecID()] = w
+			order = append(order, w)
 		}
 		for _, e := range entries {
 			write := w.w.Existing
@@ -96,21 +102,26 @@ func (c *change) replace(ctx context.Context, r *replacement, manifests []iceber
 		}
 	}
 	if left != 0 {
-		return nil, fmt.Errorf("dataset: replace files of table %s: %d of %d are in no manifest of our kind: %w", c.base.id, left, len(r.files), record.ErrConflict)
+		return nil, fmt.Errorf("dataset: replace files of table %s: %d of %d are in no manifest of data: %w", c.base.id, left, len(r.files), record.ErrConflict)
 	}
-	f, err := c.finish(w, iceberg.ManifestContentData)
+	out := make([]iceberg.ManifestFile, 0, len(order)+len(kept))
+	for _, w := range order {
+		f, err := c.finish(w, iceberg.ManifestContentData)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, f)
+	}
+	kept, err := c.dropDeletes(ctx, func(path string) bool { _, gone := r.files[path]; return gone }, kept)
 	if err != nil {
 		return nil, err
 	}
-	if kept, err = c.dropDeletes(ctx, func(path string) bool { _, gone := r.files[path]; return gone }, kept); err != nil {
-		return nil, err
-	}
-	return append([]iceberg.ManifestFile{f}, kept...), nil
+	return append(out, kept...), nil
 }
 
 // touched returns the entries of a manifest that names replaced files.
-func (c *change) touched(ctx context.Context, r *replacement, m iceberg.ManifestFile, spec int32) ([]iceberg.ManifestEntry, bool, error) {
-	if m.ManifestContent() != iceberg.ManifestContentData || m.PartitionSpecID() != spec || m.MinSequenceNum() > r.sequence {
+func (c *change) touched(ctx context.Context, r *replacement, m iceberg.ManifestFile) ([]iceberg.ManifestEntry, bool, error) {
+	if m.ManifestContent() != iceberg.ManifestContentData || !live(m) || m.MinSequenceNum() > r.sequence {
 		return nil, false, nil
 	}
 	entries, err := c.base.d.readEntries(ctx, m)

@@ -35,6 +35,9 @@ type ScanOptions struct {
 	BatchRows, BatchBytes int
 	// Stats, if set, is counted up while the scan runs. Read it afterwards.
 	Stats *ScanStats
+
+	// windowed, if set, is the order in which rows come, whatever file they are in.
+	windowed *windowed
 }
 
 // ScanStats tell what a scan did.
@@ -138,6 +141,8 @@ type scanner struct {
 	// avro reads files with the schema avsc.
 	avro *avroReader
 	avsc string
+	// window, if set, takes the batches of the file being read.
+	window *window
 }
 
 func (t *Table) scan(ctx context.Context, o placedScan, out chan<- scanned) error {
@@ -173,10 +178,10 @@ func (t *Table) scan(ctx context.Context, o placedScan, out chan<- scanned) erro
 	if err != nil {
 		return err
 	}
+	if o.windowed != nil {
+		return s.windows(ctx, files.data, deletes)
+	}
 	for i, e := range files.data {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("dataset: scan table %s: %w", t.id, err)
-		}
 		if i < o.begin.File {
 			continue
 		}
@@ -192,9 +197,20 @@ func (t *Table) scan(ctx context.Context, o placedScan, out chan<- scanned) erro
 		if files.without != nil {
 			without = files.without
 		}
-		if err := s.file(ctx, e.DataFile(), without); err != nil {
-			return fmt.Errorf("dataset: scan %s: %w", e.DataFile().FilePath(), err)
+		if err := s.entry(ctx, e, without); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// entry reads the file of a manifest's entry.
+func (s *scanner) entry(ctx context.Context, e iceberg.ManifestEntry, without []int64) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("dataset: scan table %s: %w", s.t.id, err)
+	}
+	if err := s.file(ctx, e.DataFile(), without); err != nil {
+		return fmt.Errorf("dataset: scan %s: %w", e.DataFile().FilePath(), err)
 	}
 	return nil
 }
@@ -212,6 +228,10 @@ func (s *scanner) file(ctx context.Context, f iceberg.DataFile, deleted []int64)
 // send hands on a batch that was made of n rows from the position first on,
 // without the deleted ones; and its reference with it.
 func (s *scanner) send(ctx context.Context, b arrow.RecordBatch, first, n int64, deleted []int64) error {
+	if s.window != nil {
+		defer b.Release()
+		return s.window.add(ctx, b)
+	}
 	if s.begin > first {
 		before := min(s.begin, first+n) - first
 		live := before - int64(len(deletedIn(deleted, first, before)))

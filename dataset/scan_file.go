@@ -49,12 +49,13 @@ func (f *FileRows) Arrange(view record.ViewNumber) (overlap bool) {
 			rest = append(rest, e)
 		}
 	}
-	chains := chained(own)
+	chains, windowed := chained(own, func(*span) bool { return true })
 	f.set.data = rest
 	for _, chain := range chains {
 		f.set.data = append(f.set.data, chain...)
 	}
-	return len(chains) > 1
+	f.set.data = append(f.set.data, windowed...)
+	return len(chains) > 1 || len(windowed) > 0
 }
 
 // Deletes tells whether position deletes of other engines take rows away.
@@ -71,4 +72,27 @@ func (f *FileRows) Rows(ctx context.Context, i int, o ScanOptions) iter.Seq2[arr
 	return f.t.stream(ctx, o, func(context.Context) (fileSet, error) {
 		return fileSet{data: []iceberg.ManifestEntry{f.set.data[i]}, deletes: f.set.deletes}, nil
 	})
+}
+
+// LaidOut tells whether the rows of some file do not stand in the order of the
+// view, or lie beside those of other files: then only Ordered gives that order.
+func (f *FileRows) LaidOut() bool {
+	for _, e := range f.set.data {
+		if sp := spanOf(e); sp.sorted || len(e.DataFile().Partition()) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Ordered yields the rows of all files but those left out as Table.Ordered does;
+// SnapshotID is ignored.
+func (f *FileRows) Ordered(ctx context.Context, leaveOut func(i int) bool, o OrderedOptions) iter.Seq2[Piece, error] {
+	set := fileSet{deletes: f.set.deletes}
+	for i, e := range f.set.data {
+		if !leaveOut(i) {
+			set.data = append(set.data, e)
+		}
+	}
+	return f.t.ordered(ctx, o, func(context.Context) (fileSet, error) { return set, nil })
 }

@@ -33,13 +33,19 @@ func (c *viewCheck) cold(ctx context.Context) error {
 			c.rows.excuse(p, r)
 		}
 	}
-	c.rows.merged = files.Arrange(c.view.Number)
+	c.laidOut = files.LaidOut()
+	c.rows.merged = files.Arrange(c.view.Number) && !c.laidOut
 	for i := range files.Len() {
 		if err := c.file(ctx, i); err != nil {
 			return err
 		}
 		c.r.progress.Files++
 		c.r.sum.Files++
+	}
+	if c.laidOut {
+		if err := c.inOrder(ctx); err != nil {
+			return err
+		}
 	}
 	c.rows.place, c.rows.merged = c.head(), false
 	if err := c.rows.reach(c.view.archived); err != nil {
@@ -83,6 +89,10 @@ func (c *viewCheck) file(ctx context.Context, i int) error {
 	}
 	c.r.flush()
 	if failed != nil {
+		if c.lost == nil {
+			c.lost = map[int]bool{}
+		}
+		c.lost[i] = true
 		return c.lostFile(ctx, &f, failed)
 	}
 	if f.rows != f.info.Rows && !c.pin.files.Deletes() {
@@ -119,6 +129,44 @@ func damage(ctx context.Context, err error) (failed, other error) {
 		return err, nil
 	}
 	return nil, err
+}
+
+// inOrder follows the rows in the order of the view, across the files, which are
+// whole by now: those that are not are left out, and their rows excused.
+func (c *viewCheck) inOrder(ctx context.Context) error {
+	c.rows.place = c.head()
+	s := (&schema.Schema{}).WithSystem()
+	if c.labels != nil {
+		s = c.schema
+	}
+	leaveOut := func(i int) bool { return c.lost[i] }
+	o := dataset.OrderedOptions{ScanOptions: dataset.ScanOptions{Schema: s, View: c.view.Number}}
+	for piece, err := range c.pin.files.Ordered(ctx, leaveOut, o) {
+		if err != nil {
+			return err
+		}
+		rows := piece.Rows
+		sys, err := systemOf(rows)
+		if err != nil {
+			return err
+		}
+		if c.labels != nil {
+			c.labels.bind(rows)
+		}
+		for i := range sys.offsets {
+			p, o := record.Partition(sys.partitions[i]), record.Offset(sys.offsets[i])
+			if record.ViewNumber(sys.views[i]) != c.view.Number || p < 0 || int(p) >= c.view.Partitions || o < 0 || o >= c.view.archived.At(p) {
+				continue // was told
+			}
+			if err := c.next(i, p, o, sys.micros[i]); err != nil {
+				return err
+			}
+		}
+		if err := c.r.advance(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lostFile tells why a file could not be read, unless it has rightly gone: its
@@ -253,6 +301,9 @@ func (c *viewCheck) coldBatch(ctx context.Context, f *coldFile, rows arrow.Recor
 		}
 		if why := f.bounds.outside(f.info, s, i); why != "" {
 			c.r.row(Bounds, place, c.view.Number, p, o, why)
+		}
+		if c.laidOut {
+			continue // inOrder comes to it
 		}
 		if err := c.next(i, p, o, s.micros[i]); err != nil {
 			return err

@@ -356,14 +356,15 @@ func (h *hotView) followArchive(ctx context.Context) error {
 		}
 		part.next = max(part.next, to[i])
 	}
-	for rows, err := range table.Scan(ctx, dataset.ScanOptions{Schema: c.schema, View: c.view.Number, From: from, To: to}) {
+	o := dataset.OrderedOptions{ScanOptions: dataset.ScanOptions{Schema: c.schema, View: c.view.Number, From: from, To: to}}
+	for piece, err := range table.Ordered(ctx, o) {
 		if errors.Is(err, record.ErrCorrupt) {
 			return errMoved // the next attempt names the file
 		}
 		if err != nil {
 			return err
 		}
-		if err := c.follow(rows, from, to, "dataset "+c.pin.branch.TableUUID); err != nil {
+		if err := c.follow(piece.Rows, from, to, "dataset "+c.pin.branch.TableUUID); err != nil {
 			return err
 		}
 	}

@@ -23,6 +23,10 @@ type viewCheck struct {
 	guests guestCheck
 	labels *labels // nil: not asked for
 	hot    *hotView
+	// laidOut: files do not hold stretches of the view's order. lost are those that
+	// could not be read.
+	laidOut bool
+	lost    map[int]bool
 }
 
 func (c *viewCheck) finding(code Code, place, format string, args ...any) Finding {

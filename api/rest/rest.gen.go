@@ -1147,6 +1147,9 @@ type HotMetrics struct {
 	StoredBytes int64 `json:"storedBytes"`
 }
 
+// LayoutPatch A list as in Settings; null or an empty one clears. It holds for files that are written from then on
+type LayoutPatch = json.RawMessage
+
 // LogMetrics defines model for LogMetrics.
 type LogMetrics struct {
 	// Bytes Bytes of segments in use
@@ -1488,6 +1491,9 @@ type Settings struct {
 	// ArchiveInterval How often rows move from the hot buffer into the dataset
 	ArchiveInterval Duration `json:"archiveInterval"`
 
+	// BloomFilters Columns with Bloom filters in Parquet files
+	BloomFilters []string `json:"bloomFilters"`
+
 	// Compressed Keep hot rows compressed
 	Compressed bool `json:"compressed"`
 
@@ -1503,8 +1509,22 @@ type Settings struct {
 	// KeyFields Rows with equal values in these fields keep their order; none spreads rows evenly
 	KeyFields []string `json:"keyFields"`
 
+	// Partitioning Rows with other values of these go to other data files: `identity(C)` or `C`, `bucket[N](C)`, `truncate[N](C)`,
+	// `year(C)`, `month(C)`, `day(C)`, `hour(C)`, where C is the dotted path of a column, or `_timestamp`
+	//
+	//
+	// Example: ["day(_timestamp)","bucket[16](user_id)"]
+	Partitioning []string `json:"partitioning"`
+
 	// Partitions Shards for throughput, about 5 MB/s each; readers and writers need not know them
 	Partitions int32 `json:"partitions"`
+
+	// SortOrder Order of the rows within a data file: `C [asc | desc] [nulls first | nulls last]`. None is the order of the view.
+	// Reads give the view's order in any case
+	//
+	//
+	// Example: ["user_id","ts desc nulls last"]
+	SortOrder []string `json:"sortOrder"`
 
 	// Type `LOW_LATENCY` (default) commits each request as soon as the log is free. `HIGH_THROUGHPUT` waits up
 	// to 20 ms for company.
@@ -1516,9 +1536,12 @@ type SettingsPatch struct {
 	// ArchiveInterval A length of time: numbers with the units ms, s, m and h
 	//
 	// Example: 2m
-	ArchiveInterval *Duration    `json:"archiveInterval,omitempty"`
-	Compressed      *bool        `json:"compressed,omitempty"`
-	Consistency     *Consistency `json:"consistency,omitempty"`
+	ArchiveInterval *Duration `json:"archiveInterval,omitempty"`
+
+	// BloomFilters A list as in Settings; null or an empty one clears. It holds for files that are written from then on
+	BloomFilters LayoutPatch  `json:"bloomFilters,omitempty"`
+	Compressed   *bool        `json:"compressed,omitempty"`
+	Consistency  *Consistency `json:"consistency,omitempty"`
 
 	// DatasetFormat Format of data files; PARQUET is the default
 	DatasetFormat *DatasetFormat `json:"datasetFormat,omitempty"`
@@ -1528,7 +1551,13 @@ type SettingsPatch struct {
 	// Example: 2m
 	HotRetention *Duration `json:"hotRetention,omitempty"`
 	KeyFields    *[]string `json:"keyFields,omitempty"`
-	Partitions   *int32    `json:"partitions,omitempty"`
+
+	// Partitioning A list as in Settings; null or an empty one clears. It holds for files that are written from then on
+	Partitioning LayoutPatch `json:"partitioning,omitempty"`
+	Partitions   *int32      `json:"partitions,omitempty"`
+
+	// SortOrder A list as in Settings; null or an empty one clears. It holds for files that are written from then on
+	SortOrder LayoutPatch `json:"sortOrder,omitempty"`
 
 	// Type `LOW_LATENCY` (default) commits each request as soon as the log is free. `HIGH_THROUGHPUT` waits up
 	// to 20 ms for company.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,7 @@ type settingsFlags struct {
 	compressed                      bool
 	partitions                      int32
 	keys                            []string
+	partitionBy, sortBy, bloom      string
 	archiveInterval, hotRetention   time.Duration
 }
 
@@ -42,6 +44,9 @@ func (f *settingsFlags) add(c *cobra.Command) {
 	s.DurationVar(&f.archiveInterval, "archive-interval", 2*time.Minute, "how often rows move into the dataset")
 	s.DurationVar(&f.hotRetention, "hot-retention", 0, "how long archived rows stay hot at least")
 	s.StringVar(&f.format, "dataset-format", "PARQUET", "PARQUET or AVRO")
+	s.StringVar(&f.partitionBy, "partition-by", "", `what data files are separated by, with commas: "day(_timestamp), bucket[16](user_id)"; "" for nothing`)
+	s.StringVar(&f.sortBy, "sort-by", "", `what rows are sorted by in a data file, with commas: "user_id, ts desc"; "" for nothing`)
+	s.StringVar(&f.bloom, "bloom", "", `columns with Bloom filters, with commas; "" for none`)
 	s.StringVar(&f.consistency, "consistency", "AT_LEAST_ONCE", "of reads that do not ask: AT_LEAST_ONCE or EXACTLY_ONCE")
 }
 
@@ -83,10 +88,31 @@ func (f *settingsFlags) patch(c *cobra.Command) *client.SettingsPatch {
 	if given("consistency") {
 		p.Consistency = (*client.Consistency)(upper(f.consistency))
 	}
+	if given("partition-by") {
+		p.Partitioning = listOf(f.partitionBy)
+	}
+	if given("sort-by") {
+		p.SortOrder = listOf(f.sortBy)
+	}
+	if given("bloom") {
+		p.BloomFilters = listOf(f.bloom)
+	}
 	if !any {
 		return nil
 	}
 	return &p
+}
+
+// listOf is the list in a text with commas, as JSON.
+func listOf(text string) json.RawMessage {
+	entries := []string{}
+	for e := range strings.SplitSeq(text, ",") {
+		if e = strings.TrimSpace(e); e != "" {
+			entries = append(entries, e)
+		}
+	}
+	b, _ := json.Marshal(entries) // texts always encode
+	return b
 }
 
 func upper(s string) *string {
@@ -193,14 +219,17 @@ func (a *app) showStream(s client.Stream) error {
 }
 
 func settingsRows(s client.Settings) [][]string {
-	keys := strings.Join(s.KeyFields, ", ")
-	if keys == "" {
-		keys = "none"
+	list := func(of []string) string {
+		if len(of) == 0 {
+			return "none"
+		}
+		return strings.Join(of, ", ")
 	}
 	return [][]string{
 		{"type", string(s.Type)}, {"compressed", fmt.Sprint(s.Compressed)}, {"partitions", fmt.Sprint(s.Partitions)},
-		{"key fields", keys}, {"archive interval", s.ArchiveInterval}, {"hot retention", s.HotRetention},
+		{"key fields", list(s.KeyFields)}, {"archive interval", s.ArchiveInterval}, {"hot retention", s.HotRetention},
 		{"dataset format", string(s.DatasetFormat)}, {"consistency", string(s.Consistency)},
+		{"partitioning", list(s.Partitioning)}, {"sort order", list(s.SortOrder)}, {"Bloom filters", list(s.BloomFilters)},
 	}
 }
 

@@ -88,6 +88,7 @@ func settingsOf(st *branch.State) api.Settings {
 		Type: hotbuffer.Type(s.Type), Compressed: s.Compressed, Partitions: st.Branch.View.Partitions, KeyFields: s.KeyFields,
 		ArchiveInterval: s.ArchiveInterval, HotRetention: s.HotRetention,
 		DatasetFormat: api.DatasetFormat(s.DatasetFormat), Consistency: s.Consistency,
+		Partitioning: s.Partitioning, SortOrder: s.SortOrder, BloomFilters: s.BloomFilters,
 	}
 }
 
@@ -101,6 +102,9 @@ func patched(s catalog.Settings, p api.SettingsPatch) catalog.Settings {
 	change(&s.HotRetention, p.HotRetention)
 	change(&s.DatasetFormat, (*catalog.DatasetFormat)(p.DatasetFormat))
 	change(&s.Consistency, p.Consistency)
+	change(&s.Partitioning, p.Partitioning)
+	change(&s.SortOrder, p.SortOrder)
+	change(&s.BloomFilters, p.BloomFilters)
 	return s
 }
 

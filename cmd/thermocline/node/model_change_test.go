@@ -89,7 +89,14 @@ func (m *machine) randomSettings(r *rand.Rand) catalog.Settings {
 	if r.IntN(3) > 0 {
 		s.KeyFields = []string{"k"}
 	}
+	s.Partitioning = layouts[r.IntN(len(layouts))]
+	s.SortOrder = [][]string{nil, nil, {"k"}, {"n desc", "k nulls last"}, {"_timestamp desc"}}[r.IntN(5)]
+	s.BloomFilters = [][]string{nil, {"k"}, {"n", "k"}}[r.IntN(3)]
 	return s
+}
+
+var layouts = [][]string{
+	nil, nil, {"k"}, {"bucket[3](n)"}, {"truncate[1](k)", "truncate[5](n)"}, {"hour(_timestamp)"}, {"bucket[2](k)", "day(_timestamp)"}, {"n"},
 }
 
 func (m *machine) randomSchema(r *rand.Rand) *schema.Schema {
@@ -196,6 +203,15 @@ func (m *machine) opSettings(r *rand.Rand) bool {
 	}
 	if r.IntN(2) == 0 {
 		want.HotRetention, p.HotRetention = some.HotRetention, &some.HotRetention
+	}
+	if r.IntN(2) == 0 {
+		want.Partitioning, p.Partitioning = some.Partitioning, &some.Partitioning
+	}
+	if r.IntN(2) == 0 {
+		want.SortOrder, p.SortOrder = some.SortOrder, &some.SortOrder
+	}
+	if r.IntN(2) == 0 {
+		want.BloomFilters, p.BloomFilters = some.BloomFilters, &some.BloomFilters
 	}
 	if r.IntN(2) == 0 {
 		want.Consistency, p.Consistency = some.Consistency, &some.Consistency
