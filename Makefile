@@ -30,7 +30,7 @@ PARTS = $$($(GO) list ./... | grep -v '/test$$')
 .PHONY: help build demo test test-short kit interop-spark java-lock sweep torture fuzz flights bench growth lint generate clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/thermocline
 	$(PURE) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/thermocline ./cmd/thermocline
