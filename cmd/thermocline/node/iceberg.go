@@ -197,7 +197,11 @@ func (t tables) CreateTable(ctx context.Context, r iceberg.Ref, n iceberg.NewTab
 		return t.created(ctx, r, err)
 	}
 	id := uuid.NewString()
-	m, err := t.n.datasets.Draft(id, dataset.NewTable{Schema: n.Schema, Spec: n.Spec, Order: n.Order, Properties: n.Properties, Key: iceberg.Key(ctx)})
+	draft := dataset.NewTable{Schema: n.Schema, Spec: n.Spec, Order: n.Order, Properties: n.Properties}
+	if !n.Stage {
+		draft.Key = iceberg.Key(ctx) // of a draft the client sends back all properties
+	}
+	m, err := t.n.datasets.Draft(id, draft)
 	if err != nil {
 		return iceberg.Table{}, fmt.Errorf("create table %s: %w", r, err)
 	}
