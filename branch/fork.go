@@ -273,8 +273,7 @@ func (f *fork) create(ctx context.Context) (*State, error) {
 		return nil, err
 	}
 	if f.stream.Kind != catalog.KindStream {
-		s, err := d.o.Catalog.SchemaByID(ctx, b.SchemaID)
-		return &State{Stream: f.stream, Branch: b, Schema: s}, err
+		return &State{Stream: f.stream, Branch: b}, nil // its schema is in its table
 	}
 	st, err := d.openBranch(ctx, f.stream, b)
 	if err != nil {

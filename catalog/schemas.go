@@ -103,6 +103,19 @@ func advanceFieldIDs(ctx context.Context, tx *sql.Tx, id StreamID, n NewSchema) 
 	return err
 }
 
+// TakeFieldIDs gives the field ids below next to a dataset without a stream, whose
+// tables hold their schemas themselves. record.ErrConflict if its next field id is
+// not first any more: another branch has taken ids meanwhile.
+func (c *Catalog) TakeFieldIDs(ctx context.Context, id StreamID, first, next int) error {
+	return c.write(ctx, fmt.Sprintf("take field ids of dataset %v", id), func(ctx context.Context, tx *sql.Tx) error {
+		n, err := changed(ctx, tx, `UPDATE streams SET next_field_id = $1 WHERE id = $2 AND kind = 'DATASET' AND next_field_id = $3 AND deleted_ms = 0`, next, id, first)
+		if err == nil && n == 0 {
+			err = fmt.Errorf("%w: its next field id is not %d any more; load the table again", record.ErrConflict, first)
+		}
+		return err
+	})
+}
+
 // insertSchema stores a schema under a new global id and returns the copy that
 // carries it.
 func insertSchema(ctx context.Context, tx *sql.Tx, stream StreamID, s *schema.Schema, now time.Time) (*schema.Schema, error) {

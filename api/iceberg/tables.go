@@ -15,11 +15,16 @@ import (
 	"github.com/apache/iceberg-go/table"
 	"github.com/gin-gonic/gin"
 
+	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/record"
 )
 
 // freshHeader asks, with 1 or true, for all rows acknowledged before the request.
 const freshHeader = "X-Thermocline-Fresh"
+
+// fallbackHeader names branches, separated by commas, to look for a table that the
+// request's branch does not have. Only loads fall back: a commit goes where it says.
+const fallbackHeader = "X-Thermocline-Fallback"
 
 // delegationHeader lists how a client would like to reach the files.
 const delegationHeader = "X-Iceberg-Access-Delegation"
@@ -50,10 +55,27 @@ func (h *handlers) listTables(c *gin.Context) {
 	h.write(c, http.StatusOK, paged(map[string]any{"identifiers": list}, next))
 }
 
+// load loads a table; where its branch lacks it, and the client asks for that, from
+// the first of other branches that has it.
+func (h *handlers) load(c *gin.Context, r Ref, fresh bool) (Table, error) {
+	t, err := h.catalog.Table(c.Request.Context(), r, fresh)
+	for _, branch := range strings.Split(c.GetHeader(fallbackHeader), ",") {
+		if branch = strings.TrimSpace(branch); branch == "" || !errors.Is(err, record.ErrNotFound) {
+			continue
+		}
+		if verr := catalog.ValidateName("branch name", branch); verr != nil {
+			return Table{}, verr
+		}
+		r.Branch = branch
+		t, err = h.catalog.Table(c.Request.Context(), r, fresh)
+	}
+	return t, err
+}
+
 func (h *handlers) headTable(c *gin.Context) {
 	r, err := tableOf(c)
 	if err == nil {
-		_, err = h.catalog.Table(c.Request.Context(), r, false)
+		_, err = h.load(c, r, false)
 	}
 	if err != nil {
 		h.fail(c, aboutTable, err)
@@ -71,7 +93,7 @@ func (h *handlers) loadTable(c *gin.Context) {
 	var t Table
 	if err == nil {
 		fresh := c.GetHeader(freshHeader)
-		t, err = h.catalog.Table(c.Request.Context(), r, fresh == "1" || strings.EqualFold(fresh, "true"))
+		t, err = h.load(c, r, fresh == "1" || strings.EqualFold(fresh, "true"))
 	}
 	if err != nil {
 		h.fail(c, aboutTable, err)

@@ -132,6 +132,24 @@ func (t tables) Commit(ctx context.Context, r iceberg.Ref, u *dataset.Updates) (
 func (t tables) options(ctx context.Context, s catalog.Stream, b catalog.Branch) dataset.UpdateOptions {
 	o := dataset.UpdateOptions{LastFieldID: s.NextFieldID - 1, Key: iceberg.Key(ctx)}
 	if s.Kind != catalog.KindStream {
+		first := s.NextFieldID
+		o.Schema = func(ctx context.Context, _ *dataset.Table, next *ice.Schema) error {
+			if next.HighestFieldID() < first {
+				return nil
+			}
+			// So that no other branch gives them to other columns. A crash behind it
+			// leaves ids that no column has.
+			err := t.n.catalog.TakeFieldIDs(ctx, s.ID, first, next.HighestFieldID()+1)
+			if errors.Is(err, record.ErrConflict) {
+				if now, rerr := t.n.catalog.StreamByID(ctx, s.ID); rerr == nil {
+					return dataset.FieldIDsTaken(first-1, now.NextFieldID-1)
+				}
+			}
+			if err == nil {
+				first = next.HighestFieldID() + 1 // of another attempt
+			}
+			return err
+		}
 		return o
 	}
 	o.View = b.View.Number

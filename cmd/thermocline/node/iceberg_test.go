@@ -277,6 +277,10 @@ func TestIcebergBranches(t *testing.T) {
 		t.Errorf("s@main of exp is %s", a.body.Metadata.UUID)
 	}
 	c.want(404, noTable, "GET", "/v1/nope/namespaces/default/tables/s", "")
+	if a := c.want(200, "", "GET", "/v1/nope/namespaces/default/tables/s", "", "X-Thermocline-Fallback", "none, exp,main"); a.body.Metadata.UUID != exp {
+		t.Errorf("fell back to %s", a.body.Metadata.UUID)
+	}
+	c.want(400, badRequest, "GET", "/v1/nope/namespaces/default/tables/s", "", "X-Thermocline-Fallback", "no good")
 	c.want(200, "", "POST", "/v1/main/namespaces/default/tables", `{"name":"t","schema":`+xs+`}`)
 	if a := c.want(200, "", "GET", "/v1/exp/namespaces/default/tables", ""); len(a.body.Identifiers) != 1 {
 		t.Errorf("tables of exp: %s", a.text)
@@ -428,6 +432,26 @@ func TestIcebergSchemaOfAStream(t *testing.T) {
 	if got := len(w.on("main").Schema.Fields); got != 5 {
 		t.Errorf("%d fields after a restart", got)
 	}
+}
+
+// TestIcebergFieldIDsOfADataset: two branches never give one id to two columns.
+func TestIcebergFieldIDsOfADataset(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, catalog.Settings{})
+	c := w.client()
+	c.want(200, "", "POST", "/v1/main/namespaces/default/tables", `{"name":"t","schema":`+xs+`}`)
+	if _, err := w.node.directory.CreateBranch(t.Context(), "t", branch.NewBranch{Name: "exp"}); err != nil {
+		t.Fatal(err)
+	}
+	const main, exp = "/v1/main/namespaces/default/tables/t", "/v1/exp/namespaces/default/tables/t"
+	onMain, onExp := c.want(200, "", "GET", main, ""), c.want(200, "", "GET", exp, "")
+	c.want(200, "", "POST", main, addColumn(t, onMain, 2, "y", "string"))
+	c.want(409, commitFailed, "POST", exp, addColumn(t, onExp, 2, "z", "long"))
+	onExp = c.want(200, "", "GET", exp, "")
+	if onExp.body.Metadata.LastColumnID != 2 {
+		t.Errorf("last column id %d, want 2", onExp.body.Metadata.LastColumnID)
+	}
+	c.want(200, "", "POST", exp, addColumn(t, onExp, 3, "z", "long"))
 }
 
 // TestIcebergTransaction: several tables change together or not at all.
