@@ -45,7 +45,8 @@ type Position struct {
 
 // CreateBranch makes a branch of a stream, or of a dataset without one, that shares
 // its first rows with another branch; no data is copied. It takes its own rows,
-// settings and schema changes from then on. Errors: record.ErrExists,
+// settings and schema changes from then on. The state of a dataset's branch lacks a
+// schema: its table has it. Errors: record.ErrExists,
 // record.ErrNotFound (no such stream, branch, snapshot or tag), record.ErrInvalid,
 // record.ErrConflict (no snapshot ends at the position), or those of an archive.
 //

@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/thermocline/thermocline/api"
 	"github.com/thermocline/thermocline/branch"
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/dataset"
@@ -449,4 +451,97 @@ func (w *world) purge(ctx context.Context, grace time.Duration) (left int, err e
 		left += n
 	}
 	return left, err
+}
+
+// A dataset without a stream has branches, tags and policies like a stream has.
+func TestBranchesOfADataset(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, catalog.Settings{}, Options{})
+	ctx := t.Context()
+	_, main, err := w.node.catalog.CreateDataset(ctx, catalog.NewDataset{Name: "d"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sc, _ := mustParse(t, worldSchema).AssignIDs(schema.FirstUserID)
+	table, err := w.node.datasets.Create(ctx, main.TableUUID, sc, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(table *dataset.Table, n int64) {
+		t.Helper()
+		f, err := table.NewFileWriter(ctx, dataset.FileName{View: 1, Epoch: 1, Ranges: []dataset.PartRange{{Range: record.Range{Start: record.Offset(n), End: record.Offset(n + 1)}}}}, sc, dataset.Parquet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Abort()
+		b := array.NewRecordBuilder(memory.DefaultAllocator, sc.WithSystem().Arrow())
+		defer b.Release()
+		b.Field(0).(*array.StringBuilder).Append("k")
+		b.Field(1).(*array.Int64Builder).Append(n)
+		b.Field(2).(*array.Int32Builder).Append(1)
+		b.Field(3).(*array.Int32Builder).Append(0)
+		b.Field(4).(*array.Int64Builder).Append(n)
+		b.Field(5).(*array.TimestampBuilder).Append(1)
+		rows := b.NewRecordBatch()
+		defer rows.Release()
+		if err := f.Write(rows); err != nil {
+			t.Fatal(err)
+		}
+		file, err := f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.node.datasets.Commit(ctx, table.ID(), dataset.Commit{Add: []dataset.DataFile{file}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(table, 0)
+	if _, err := w.node.directory.CreateTag(ctx, "d", "main", "one", 0); err != nil {
+		t.Fatal(err)
+	}
+	add(table, 1)
+	made := map[string]string{}
+	for name, from := range map[string]branch.From{"exp": {}, "old": {Tag: "one"}} {
+		st, err := w.node.directory.CreateBranch(ctx, "d", branch.NewBranch{Name: name, From: from})
+		if err != nil {
+			t.Fatal(err)
+		}
+		made[name] = st.Branch.TableUUID
+	}
+	w.restart()
+	for name, want := range map[string]int64{"exp": 2, "old": 1} {
+		t2, err := w.node.datasets.Load(ctx, made[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if head, _ := t2.Head(); head.TotalRows != want || head.Marker != nil {
+			t.Errorf("%s: %+v", name, head)
+		}
+	}
+	if _, err := w.node.directory.Resolve("d", "exp"); !errors.Is(err, record.ErrNotFound) {
+		t.Errorf("the directory has opened a branch of a dataset: %v", err)
+	}
+	list, _, err := w.b.Branches.ListBranches(ctx, "d", api.Page{Size: 10})
+	if err != nil || len(list) != 3 {
+		t.Errorf("listed: %v, %v", list, err)
+	}
+	if b, err := w.b.Branches.Branch(ctx, "d", "exp"); err != nil || b.From != "main" || b.Settings != nil || b.Schema != nil {
+		t.Errorf("shown: %+v, %v", b, err)
+	}
+	if name, err := w.b.Branches.Pick(ctx, "d", []string{"none", "old", "main"}); err != nil || name != "old" {
+		t.Errorf("picked %q, %v", name, err)
+	}
+	on := true
+	if b, err := w.b.Branches.UpdatePolicy(ctx, "d", "exp", api.PolicyPatch{Protected: &on}); err != nil || !b.Policy.Protected {
+		t.Errorf("policy: %+v, %v", b, err)
+	}
+	if err := w.b.Branches.DeleteBranch(ctx, "d", "exp", false); !errors.Is(err, record.ErrConflict) {
+		t.Errorf("delete a protected branch: %v", err)
+	}
+	if err := w.b.Branches.DeleteBranch(ctx, "d", "old", false); err != nil {
+		t.Error(err)
+	}
+	if err := w.b.Branches.DeleteBranch(ctx, "d", "main", false); !errors.Is(err, record.ErrInvalid) {
+		t.Errorf("delete main: %v", err)
+	}
 }
