@@ -48,7 +48,8 @@ type Position struct {
 // settings and schema changes from then on. The state of a dataset's branch lacks a
 // schema: its table has it. Errors: record.ErrExists,
 // record.ErrNotFound (no such stream, branch, snapshot or tag), record.ErrInvalid,
-// record.ErrConflict (no snapshot ends at the position), or those of an archive.
+// record.ErrOutOfRange (the position is behind the last row, or the snapshots before
+// it have expired), or those of an archive.
 //
 // The catalog's transaction is what makes the branch, with all that it needs: a
 // crash before it leaves files that the trash knows, one behind it a branch that
@@ -128,7 +129,7 @@ type fork struct {
 
 	source   catalog.Branch
 	table    *dataset.Table
-	snapshot int64 // of table; 0: it has none
+	start    start
 	settings catalog.Settings
 	// made is what the catalog is told.
 	reserved catalog.Reserved
@@ -146,7 +147,7 @@ func (f *fork) look(ctx context.Context) error {
 	if f.source, err = f.d.o.Catalog.Branch(ctx, f.stream.ID, f.n.From.Branch); err != nil {
 		return err
 	}
-	if f.snapshot, err = f.n.From.find(f.table, f.d.o.Now()); err != nil {
+	if f.start, err = f.n.From.find(f.table, f.d.o.Now()); err != nil {
 		return err
 	}
 	f.settings = f.source.Settings
@@ -155,7 +156,7 @@ func (f *fork) look(ctx context.Context) error {
 	}
 	f.made = catalog.NewBranch{
 		Stream: f.stream.ID, Kind: f.stream.Kind, Name: f.n.Name, Settings: f.settings, Policy: f.n.Policy,
-		Origin: catalog.Origin{Branch: f.source.Name, Table: f.source.TableUUID, Snapshot: f.snapshot},
+		Origin: catalog.Origin{Branch: f.source.Name, Table: f.source.TableUUID, Snapshot: f.start.snapshot},
 	}
 	return f.findSchema(ctx)
 }
@@ -182,11 +183,11 @@ func (f *fork) findSchema(ctx context.Context) error {
 		return err
 	}
 	head, _ := f.table.Head()
-	if f.snapshot == head.ID && f.n.From.present(f.source) {
+	if f.start.schemaAt() == head.ID && f.n.From.present(f.source) {
 		f.made.SchemaID = s.ID // the table may lag behind it, as the source's does
 		return f.checkColumns(s)
 	}
-	want := f.table.SchemaAt(f.snapshot)
+	want := f.table.SchemaAt(f.start.schemaAt())
 	for before := int32(0); ; {
 		ids, err := f.d.o.Catalog.StreamSchemas(ctx, f.stream.ID, before, catalog.MaxPage)
 		if err != nil {
@@ -237,7 +238,7 @@ func (f *fork) prepare(ctx context.Context) error {
 		return err
 	}
 	o := dataset.ForkOptions{
-		ID: f.reserved.TableUUID, Snapshot: f.snapshot,
+		ID: f.reserved.TableUUID, Snapshot: f.start.snapshot, Stretch: f.start.stretch,
 		Properties: map[string]string{"thermocline.stream": f.stream.FullName(), "thermocline.branch": f.n.Name},
 	}
 	if f.stream.Kind == catalog.KindStream {

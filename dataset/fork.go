@@ -22,6 +22,8 @@ type ForkOptions struct {
 	ID string
 	// Snapshot that the new table begins with; 0: the head.
 	Snapshot int64
+	// Stretch, if set, adds rows behind the chosen snapshot's.
+	Stretch *Stretch
 	// Marker of the view whose rows the new table will hold. Nil: none, for a
 	// table that no stream archives into.
 	Marker *Marker
@@ -63,8 +65,22 @@ func (t *Table) Fork(ctx context.Context, o ForkOptions) (location string, err e
 		return fail(err)
 	}
 	var puts []pending
+	if o.Stretch != nil {
+		e, err := t.stretch(ctx, at, o.Stretch)
+		if err != nil {
+			return fail(err)
+		}
+		if m, puts, err = newTable(t.d, o.ID, "", m).next(ctx, uuid.NewString(), nil, e); err != nil {
+			return fail(err)
+		}
+		// At once: what comes on top reads it.
+		if err := t.d.putAll(ctx, puts); err != nil {
+			return fail(err)
+		}
+		puts = nil
+	}
 	if o.Marker != nil {
-		if m, puts, err = newTable(t.d, o.ID, "", m).begin(ctx, o.Marker); err != nil {
+		if m, puts, err = newTable(t.d, o.ID, "", m).next(ctx, o.Marker.CommitID, o.Marker, nil); err != nil {
 			return fail(err)
 		}
 	}
@@ -100,9 +116,13 @@ func (t *Table) forked(at *table.Snapshot, o ForkOptions) (table.Metadata, error
 		return nil, err
 	}
 	props := iceberg.Properties{}
-	if at != nil && at.SchemaID != nil && *at.SchemaID != t.Schema().ID {
-		if err := b.SetCurrentSchemaID(*at.SchemaID); err != nil {
-			return nil, fmt.Errorf("the schema of snapshot %d: %w: %w", at.SnapshotID, err, record.ErrCorrupt)
+	last := at
+	if o.Stretch != nil {
+		last = t.meta.SnapshotByID(o.Stretch.Snapshot)
+	}
+	if last != nil && last.SchemaID != nil && *last.SchemaID != t.Schema().ID {
+		if err := b.SetCurrentSchemaID(*last.SchemaID); err != nil {
+			return nil, fmt.Errorf("the schema of snapshot %d: %w: %w", last.SnapshotID, err, record.ErrCorrupt)
 		}
 		if props[table.DefaultNameMappingKey], err = nameMapping(b.CurrentSchema()); err != nil {
 			return nil, err
@@ -151,13 +171,10 @@ func (t *Table) forkHistory(b *table.MetadataBuilder, at *table.Snapshot) error 
 	return b.RemoveSnapshots(drop, false)
 }
 
-// begin adds the empty snapshot with the marker on top of t, whose metadata is
-// not stored yet, and returns what is to be put.
-func (t *Table) begin(ctx context.Context, m *Marker) (table.Metadata, []pending, error) {
-	c := &change{
-		base: t, schema: t.Schema(), sequence: t.meta.LastSequenceNumber() + 1,
-		commitID: m.CommitID,
-	}
+// next adds a snapshot on top of t, whose metadata is not stored yet, and returns
+// what is to be put: an empty one, unless e says what it changes.
+func (t *Table) next(ctx context.Context, commitID string, m *Marker, e *edit) (table.Metadata, []pending, error) {
+	c := &change{base: t, schema: t.Schema(), sequence: t.meta.LastSequenceNumber() + 1, commitID: commitID}
 	for c.snapshotID == 0 || t.meta.SnapshotByID(c.snapshotID) != nil {
 		c.snapshotID = rand.Int64()
 	}
@@ -175,7 +192,16 @@ func (t *Table) begin(ctx context.Context, m *Marker) (table.Metadata, []pending
 			kept = append(kept, f)
 		}
 	}
-	if err := c.add(table.OpAppend, kept, m); err != nil {
+	operation := table.OpAppend
+	if e != nil {
+		operation = table.Operation(e.operation)
+		added, inherited, err := c.edit(ctx, e, kept)
+		if err != nil {
+			return nil, nil, err
+		}
+		kept = append(added, inherited...)
+	}
+	if err := c.add(operation, kept, m); err != nil {
 		return nil, nil, err
 	}
 	meta, err := c.builder.Build()

@@ -195,9 +195,13 @@ func TestSharedFilesAreCollectedInAnyOrder(t *testing.T) {
 				s.must(err)
 			},
 			"collect": func() {
-				out, err := e.d.Collect(r.Context(), s.pick(), dataset.CollectOptions{Grace: grace})
-				s.must(err)
-				deleted += out.Deleted
+				id := s.pick()
+				for range rapid.IntRange(1, 2).Draw(r, "looks") {
+					out, err := e.d.Collect(r.Context(), id, dataset.CollectOptions{Grace: grace})
+					s.must(err)
+					deleted += out.Deleted
+					time.Sleep(2 * grace)
+				}
 			},
 			"sweep": s.sweep,
 			"wait":  func() { time.Sleep(2 * grace) },

@@ -707,7 +707,7 @@ type BranchPolicyPatch struct {
 type BranchSource struct {
 	Branch *string `json:"branch,omitempty"`
 
-	// Cursor The rows below it; there must be a snapshot that ends there
+	// Cursor The rows below it
 	Cursor *string `json:"cursor,omitempty"`
 
 	// Snapshot Id of a snapshot of its dataset

@@ -70,7 +70,7 @@ func (a *app) branchCreate() *cobra.Command {
 		Use:   "create NAME BRANCH",
 		Short: "Make a branch that begins with the rows of another one",
 		Long: `Make a branch from the present state of another one, with every row that was acknowledged
-before, or from one of its snapshots: by id, by tag, by time, or the one that ends at a cursor.
+before, or from one of its snapshots, by id, tag or time, or with the rows below a cursor.
 Settings are those of the source, except for those whose flags are given.`,
 		Example: `  thermocline branch create quakes experiment
   thermocline branch create quakes replay --tag v1.0 --expire-after 72h`,

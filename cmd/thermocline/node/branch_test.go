@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/thermocline/thermocline/branch"
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/dataset"
+	"github.com/thermocline/thermocline/reader"
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
 	"github.com/thermocline/thermocline/subscriber"
@@ -210,6 +212,9 @@ func TestBranchFromAPlace(t *testing.T) {
 		"cursor":           {at(10), 10, false},
 		"cursor-later":     {at(12), 12, true},
 		"cursor-of-hot":    {at(13), 13, true},
+		"cursor-between":   {at(11), 11, true},
+		"cursor-early":     {at(5), 5, false},
+		"cursor-at-first":  {at(0), 0, false},
 		"now":              {branch.From{}, 13, true},
 		"time-before-it":   {branch.From{Time: time.Now()}, 12, true},
 		"snapshot-of-fork": {branch.From{Branch: "main", Snapshot: first.ID}, 10, false},
@@ -247,7 +252,7 @@ func TestBranchFromAPlace(t *testing.T) {
 		"reserved tag":    {branch.NewBranch{Name: "z", From: branch.From{Tag: "thermocline-marker"}}, record.ErrNotFound},
 		"too early":       {branch.NewBranch{Name: "z", From: branch.From{Time: began.Add(-time.Hour)}}, record.ErrNotFound},
 		"to come":         {branch.NewBranch{Name: "z", From: branch.From{Time: time.Now().Add(time.Hour)}}, record.ErrInvalid},
-		"between":         {branch.NewBranch{Name: "z", From: at(11)}, record.ErrConflict},
+		"behind the end":  {branch.NewBranch{Name: "z", From: at(14)}, record.ErrOutOfRange},
 		"of another view": {branch.NewBranch{Name: "z", From: branch.From{Position: &branch.Position{View: 77}}}, record.ErrNotFound},
 		"two places":      {branch.NewBranch{Name: "z", From: branch.From{Tag: "v1.0", Snapshot: first.ID}}, record.ErrInvalid},
 		"key field gone": {branch.NewBranch{Name: "z", From: branch.From{Tag: "v1.0"}, Settings: func(s catalog.Settings) catalog.Settings {
@@ -543,5 +548,86 @@ func TestBranchesOfADataset(t *testing.T) {
 	}
 	if err := w.b.Branches.DeleteBranch(ctx, "d", "main", false); !errors.Is(err, record.ErrInvalid) {
 		t.Errorf("delete main: %v", err)
+	}
+}
+
+// readOn reads the column n of a branch, in the order of the read.
+func (w *world) readOn(branch string, q reader.Request) (ns []int64, end reader.Cursor) {
+	w.t.Helper()
+	res, err := w.b.Reader.Read(w.t.Context(), "s", branch, q)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for b, err := range res.Batches {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if b.Rows != nil {
+			ns = append(ns, b.Rows.Column(b.Rows.Schema().FieldIndices("n")[0]).(*array.Int64).Int64Values()...)
+		}
+		end = b.Next
+	}
+	return ns, end
+}
+
+// A branch from any cursor has the rows that were read up to there, in their order,
+// wherever archives and compactions ended; and a merge of it brings its own rows and
+// takes none away.
+func TestBranchFromAnyCursor(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(t, catalog.Settings{Partitions: 3, KeyFields: []string{"k"}}, Options{})
+	noise := rand.New(rand.NewPCG(1, 2))
+	next := int64(0)
+	for range 12 {
+		var ns []int64
+		for range 5 + noise.IntN(30) {
+			ns = append(ns, next)
+			next++
+		}
+		w.put("main", ns...)
+		if noise.IntN(4) > 0 {
+			w.archiveOn("main")
+		}
+		if noise.IntN(4) == 0 {
+			if err := compact(t.Context(), w); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var own []int64
+	for i := range 14 {
+		limit := 1 + noise.Int64N(next)
+		want, cursor := w.readOn("main", reader.Request{Limit: limit})
+		if int64(len(want)) != limit {
+			t.Fatalf("%d rows, want %d", len(want), limit)
+		}
+		name := fmt.Sprintf("c%d", i)
+		w.fork(name, branch.From{Position: &branch.Position{View: cursor.View, Next: cursor.Next}})
+		got, _ := w.readOn(name, reader.Request{})
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("a branch from a cursor behind %d rows: %s", limit, diff)
+		}
+		if i == 13 {
+			mine := int64(10_000 + i)
+			own = append(own, mine)
+			w.put(name, mine)
+			w.archiveOn(name)
+			merged, err := w.node.directory.Merge(t.Context(), "s", name, branch.Merge{Into: "main"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if merged.RemovedRows != 0 {
+				t.Errorf("the merge removed rows: %+v", merged)
+			}
+			all, _ := w.readOn("main", reader.Request{})
+			if diff := cmp.Diff(sorted(upTo(next, own...)), sorted(all)); diff != "" {
+				t.Fatalf("main after a merge of %s: %s", name, diff)
+			}
+		}
+	}
+	w.restart()
+	all, _ := w.readOn("main", reader.Request{})
+	if diff := cmp.Diff(sorted(upTo(next, own...)), sorted(all)); diff != "" {
+		t.Fatal(diff)
 	}
 }
