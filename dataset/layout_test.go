@@ -37,7 +37,7 @@ func layoutFields() *schema.Schema {
 		null("bin", schema.Type{Kind: schema.Binary}),
 		null("date", schema.Type{Kind: schema.Date}),
 		null("ts", schema.Type{Kind: schema.Timestamp}),
-		null("in", schema.Type{Kind: schema.Struct, Fields: []schema.Field{null("key", schema.Type{Kind: schema.Long})}}),
+		null("rec", schema.Type{Kind: schema.Struct, Fields: []schema.Field{null("key", schema.Type{Kind: schema.Long})}}),
 		null("tags", schema.Type{Kind: schema.Array, Element: &schema.Field{Name: "element", Type: schema.Type{Kind: schema.String}, Nullable: true}}),
 	}}
 	s, _ = s.FreshIDs(schema.FirstUserID)
@@ -144,7 +144,7 @@ func (e *env) layout(s *schema.Schema, partitioning, order string) *schema.Layou
 // in its order, and an ordered scan must give back all rows in theirs.
 func TestLayouts(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(6) {
+	for seed := range uint64(3) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
 			e, s, r := newMemEnv(t), layoutFields(), rand.New(rand.NewPCG(seed, 1))
@@ -157,9 +157,9 @@ func TestLayouts(t *testing.T) {
 				{"bucket[4](text);truncate[2](text)", "long desc;text nulls last"},
 				{"", "dec;double desc;bin"},
 				{"day(ts);bucket[3](dec)", ""},
-				{"month(ts);bucket[3](bin)", "in.key desc nulls first"},
+				{"month(ts);bucket[3](bin)", "rec.key desc nulls first"},
 				{"year(date);truncate[3](short)", "date;bool"},
-				{"hour(_timestamp);in.key", "_timestamp desc"},
+				{"hour(_timestamp);rec.key", "_timestamp desc"},
 				{"truncate[100000](dec)", "ts"},
 				{"truncate[2](bin)", ""},
 				{"text", ""}, {"dec", "int"}, {"date", ""}, {"bucket[5](int);bucket[5](long);bucket[5](date)", ""}, {"hour(ts)", "text"},
@@ -174,7 +174,7 @@ func TestLayouts(t *testing.T) {
 				checkFiles(t, e, tab, s, l)
 				at = to
 			}
-			for _, window := range []int64{24 << 10, 32 << 20} {
+			for _, window := range []int64{64 << 10, 32 << 20} {
 				d := e.other()
 				d.SetWindowBytes(window)
 				tab, err := d.Load(t.Context(), e.id)

@@ -41,7 +41,7 @@ type parquetWriter struct {
 }
 
 func newParquetWriter(f *newFile) (FileWriter, error) {
-	props := parquet.NewWriterProperties(
+	props := parquet.NewWriterProperties(append(f.table.bloomProperties(f.schema),
 		parquet.WithCompression(compress.Codecs.Zstd),
 		parquet.WithCompressionLevel(1),
 		parquet.WithMaxRowGroupLength(f.table.d.rowGroupRows),
@@ -55,7 +55,7 @@ func newParquetWriter(f *newFile) (FileWriter, error) {
 		parquet.WithEncodingFor(schema.OffsetColumn, parquet.Encodings.DeltaBinaryPacked),
 		parquet.WithDictionaryFor(schema.TimestampColumn, false),
 		parquet.WithEncodingFor(schema.TimestampColumn, parquet.Encodings.DeltaBinaryPacked),
-	)
+	)...)
 	p := &parquetWriter{f: f, arrow: f.schema.Arrow(), last: lastWrites{to: f}}
 	w, err := pqarrow.NewFileWriter(p.arrow, &p.last, props, pqarrow.DefaultWriterProps())
 	if err != nil {

@@ -17,18 +17,28 @@ func (s *scanner) fileMayMatch(f iceberg.DataFile) bool {
 	if f.Count() == 0 {
 		return false
 	}
-	return s.mayMatch(func(id int, k schema.Kind) columnRange { return manifestRange(k, f, id) })
+	if s.o.Filter == nil || len(f.Partition()) == 0 || s.t == nil {
+		return s.mayMatch(func(id int, k schema.Kind) columnRange { return manifestRange(k, f, id) }, nil)
+	}
+	p := s.partitionOf(f)
+	return s.mayMatch(func(id int, k schema.Kind) columnRange {
+		if r := manifestRange(k, f, id); r.bounded || r.empty {
+			return r
+		}
+		return p.columnRange(id, k)
+	}, p.mayHold)
 }
 
-// mayMatch decides over a file or row group of which column ranges are known.
-func (s *scanner) mayMatch(column func(id int, k schema.Kind) columnRange) bool {
+// mayMatch decides over a file or row group of which column ranges are known, and
+// perhaps which values a column may hold.
+func (s *scanner) mayMatch(column func(id int, k schema.Kind) columnRange, holds func(id int, v predicate.Value) bool) bool {
 	if r := systemBounds(column); r.known && !s.overlaps(r) {
 		return false
 	}
 	if s.window != nil && !s.window.mayHold(column(schema.TimestampID, schema.Timestamp)) {
 		return false
 	}
-	return s.o.Filter == nil || s.o.Filter.MayMatch(pruneStats{s.filterColumns, s.filled, column})
+	return s.o.Filter == nil || s.o.Filter.MayMatch(pruneStats{s.filterColumns, s.filled, column, holds})
 }
 
 // overlaps tells whether the view and some partition's offsets [From, To)
@@ -68,6 +78,20 @@ type pruneStats struct {
 	// value may lie outside of what the statistics say.
 	filled map[int]bool
 	column func(id int, k schema.Kind) columnRange
+	holds  func(id int, v predicate.Value) bool // nil: not known
+}
+
+// MayHold tells whether a column may hold a value.
+func (p pruneStats) MayHold(id int, v predicate.Value) bool {
+	if p.holds == nil || p.columns[id] == nil {
+		return true
+	}
+	if p.filled[id] {
+		if r := p.column(id, p.columns[id].Type.Kind); !r.nullsKnown || r.nulls > 0 {
+			return true // the default, perhaps
+		}
+	}
+	return p.holds(id, v)
 }
 
 func (p pruneStats) Column(id int) (predicate.ColumnStats, bool) {

@@ -287,11 +287,16 @@ func (f *boundField) text(row int) []byte {
 	if f.transform != schema.Truncate {
 		return v
 	}
-	if f.kind == schema.Binary {
-		return v[:min(len(v), f.width)]
+	return truncated(f.kind, v, f.width)
+}
+
+// truncated is the beginning of a text, in characters, or of a binary, in bytes.
+func truncated[T string | []byte](k schema.Kind, v T, width int) T {
+	if k == schema.Binary {
+		return v[:min(len(v), width)]
 	}
-	end := 0 // characters count, not bytes
-	for n := 0; n < f.width && end < len(v); n++ {
+	end := 0
+	for n := 0; n < width && end < len(v); n++ {
 		for end++; end < len(v) && v[end]&0xC0 == 0x80; end++ {
 		}
 	}

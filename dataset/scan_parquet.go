@@ -87,6 +87,7 @@ func (s *scanner) parquetFile(ctx context.Context, f iceberg.DataFile, deleted [
 	if _, ok := cols.leaves[schema.ViewID]; !ok && s.o.View != 0 && !s.o.guests {
 		return nil // an engine's file, whose rows are of no view
 	}
+	var bloomErr error
 	first := int64(0) // position of the row group's first row in the file
 	for rg := range meta.NumRowGroups() {
 		group := meta.RowGroup(rg)
@@ -98,8 +99,10 @@ func (s *scanner) parquetFile(ctx context.Context, f iceberg.DataFile, deleted [
 			}
 			return columnRange{}
 		}
-		if first+rows <= s.begin || !s.mayMatch(column) {
+		if first+rows <= s.begin || !s.mayMatch(column, s.bloom(pf, rg, cols, &bloomErr)) {
 			s.stats.RowGroupsSkipped++
+		} else if bloomErr != nil {
+			return corrupt(ctx, bloomErr)
 		} else if err := s.rowGroup(ctx, fr, rg, cols, deletedIn(deleted, first, rows), first); err != nil {
 			return corrupt(ctx, err)
 		}

@@ -9,6 +9,13 @@ type Stats interface {
 	Column(fieldID int) (s ColumnStats, ok bool)
 }
 
+// Members is what Stats may offer in addition, where more is known of single values
+// than bounds say: by Bloom filters, or by partitions.
+type Members interface {
+	// MayHold tells whether a column may hold a value. v is of the column's type.
+	MayHold(fieldID int, v Value) bool
+}
+
 // ColumnStats are what is known of one column. Min and Max bound the values
 // that are neither null nor NaN: no value is below Min or above Max, though none
 // may equal them (truncated texts). A zero Value is an unknown bound.
@@ -54,7 +61,23 @@ func (b *Bound) may(t *term, s Stats) outcomes {
 	if !ok {
 		c = ColumnStats{Nulls: -1, Values: -1}
 	}
-	return t.leaf.may(c)
+	out := t.leaf.may(c)
+	if m, ok := s.(Members); ok && out.beTrue {
+		out.beTrue = t.leaf.mayBeOneOf(func(v Value) bool { return m.MayHold(b.columns[t.column].ID, v) })
+	}
+	return out
+}
+
+// mayBeOneOf tells whether a column that holds only some values may hold one for which
+// the leaf is true.
+func (l *leaf) mayBeOneOf(holds func(Value) bool) bool {
+	switch {
+	case l.test == compareTo && l.op == eq:
+		return holds(l.value)
+	case l.test == oneOf:
+		return slices.ContainsFunc(l.values, holds)
+	}
+	return true
 }
 
 func (l *leaf) may(c ColumnStats) outcomes {

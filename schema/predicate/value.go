@@ -98,6 +98,15 @@ func IcebergValue(t schema.Type, b []byte) Value {
 	return Value{}
 }
 
+// Int is what IntValue or BoolValue was given.
+func (v Value) Int() int64 { return v.i }
+
+// Decimal is what DecimalValue was given.
+func (v Value) Decimal() decimal128.Num { return v.d }
+
+// Text is what BytesValue was given.
+func (v Value) Text() string { return v.s }
+
 // compare is negative, 0 or positive as v is less than, equal to or greater
 // than o, which must be of the same class.
 func (v Value) compare(o Value) int {
