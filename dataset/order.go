@@ -59,7 +59,8 @@ func spanOf(e iceberg.ManifestEntry) span {
 	set(schema.PartitionID, schema.Integer, &s.partLo, &s.partHi)
 	set(schema.OffsetID, schema.Long, &s.offLo, &s.offHi)
 	_, _, s.ours = parseFileName(f.FilePath())
-	s.sorted = isSorted(f)
+	// Where another engine has rewritten rows, they may stand in any order.
+	s.sorted = isSorted(f) || !s.ours
 	s.whole = s.ours && !s.sorted && len(f.Partition()) == 0
 	return s
 }
