@@ -460,6 +460,47 @@ func TestUpdatesOfSeveralViews(t *testing.T) {
 	e.wantNumbers(10, nil, guests)
 }
 
+// TestRewrittenRowsKeepTheirOrder: an engine that compacts cares for no order within
+// its files; the stream's rows are read in theirs all the same.
+func TestRewrittenRowsKeepTheirOrder(t *testing.T) {
+	t.Parallel()
+	e := newMemEnv(t)
+	e.create(numbers())
+	e.addNumbers(0, 10)
+	e.addNumbers(10, 20)
+	var old []string
+	for _, f := range e.files(e.load()) {
+		old = append(old, f.Path)
+	}
+	b := array.NewRecordBuilder(memory.DefaultAllocator, numbers().WithSystem().Arrow())
+	defer b.Release()
+	for i := range record.Offset(20) {
+		o := (i*7 + 3) % 20
+		b.Field(0).(*array.Int64Builder).Append(int64(o) * 10)
+		appendSystem(b, 1, 2, 0, o)
+	}
+	batch := b.NewRecordBatch()
+	g := e.engine()
+	tx := g.tx()
+	if err := tx.ReplaceDataFiles(t.Context(), old, []string{e.parquetFile(array.NewTableFromRecords(batch.Schema(), []arrow.RecordBatch{batch}))}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.commit(tx); err != nil {
+		t.Fatal(err)
+	}
+	e.addNumbers(20, 25)
+	var got []int64
+	for p, err := range e.load().Ordered(t.Context(), dataset.OrderedOptions{ScanOptions: dataset.ScanOptions{Schema: numbers().WithSystem(), View: 2}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, p.Rows.Column(0).(*array.Int64).Int64Values()...)
+	}
+	if len(got) != 25 || !slices.IsSorted(got) {
+		t.Errorf("rows are read in the order %v", got)
+	}
+}
+
 // TestUpdatesOutcomes: a swap whose answer is lost, or that is lost itself, ends in
 // one commit.
 func TestUpdatesOutcomes(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -107,10 +108,17 @@ func (sp *spark) run(t *testing.T, statement string) sparkAnswer {
 	return sp.ask(t, map[string]string{"sql": statement})
 }
 
-// sql runs a statement and returns its rows; numbers are json.Number.
-func (sp *spark) sql(t *testing.T, statement string) [][]any {
+// sql runs a statement and returns its rows; numbers are json.Number. It is run again
+// when its error has one of conflicts in it.
+func (sp *spark) sql(t *testing.T, statement string, conflicts ...string) [][]any {
 	t.Helper()
 	a := sp.run(t, statement)
+	for range 20 {
+		if !slices.ContainsFunc(conflicts, func(c string) bool { return strings.Contains(a.Error, c) }) {
+			break
+		}
+		a = sp.run(t, statement)
+	}
 	if a.Error != "" {
 		t.Fatalf("Spark: %s\n%s", statement, firstLines(a.Error, 20))
 	}
