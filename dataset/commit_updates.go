@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -167,6 +168,10 @@ func (w *stagingWork) apply(ctx context.Context, i int) error {
 				return refused("table properties that begin with %q are the server's; leave %q as it is", ownPrefix, key)
 			}
 		}
+	case table.UpdateSetStatistics, table.UpdateSetPartitionStatistics:
+		if err := w.checkStatistics(cmp.Or(u.Statistics, u.PartStats)); err != nil {
+			return err
+		}
 	case table.UpdateAssignUUID:
 		if !strings.EqualFold(u.UUID, w.base.meta.TableUUID().String()) {
 			return refused("the table's UUID is %s and stays; leave assign-uuid out", w.base.meta.TableUUID())
@@ -330,6 +335,17 @@ func (w *stagingWork) checkSnapshot(s *table.Snapshot) error {
 		}
 	}
 	return nil
+}
+
+func (w *stagingWork) checkStatistics(s *statistics) error {
+	if s == nil || s.Path == "" {
+		return refused("statistics without a file")
+	}
+	if w.o.View == 0 {
+		return nil
+	}
+	_, err := objstore.Key(w.base.d.store, s.Path)
+	return err
 }
 
 // ownPrefix begins the keys of properties and summaries that are ours.

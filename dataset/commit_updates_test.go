@@ -596,6 +596,82 @@ func TestUpdatesBesideArchives(t *testing.T) {
 	e.wantNumbers(10+archives, []int64{30}, all)
 }
 
+// TestUpdatesOnAnotherRef: commits on other refs of the table do not meet those of
+// the archiver either, though they share its sequence numbers.
+func TestUpdatesOnAnotherRef(t *testing.T) {
+	t.Parallel()
+	e := newMemEnv(t)
+	e.create(numbers())
+	e.addNumbers(0, 10)
+	g := e.engine()
+	head, _ := g.base.Head()
+	g.requirements, g.updates = nil, fmt.Appendf(nil, `[{"action":"set-snapshot-ref","ref-name":"audit","type":"branch","snapshot-id":%d}]`, head.ID)
+	if _, err := g.send(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	g = e.engine()
+	e.addNumbers(10, 20)
+	opened, _ := g.LoadTable(t.Context(), nil)
+	tx := opened.NewTransactionOnBranch("audit")
+	if err := tx.AppendTable(t.Context(), plainRows(-1), 1000, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.commit(tx); err != nil {
+		t.Fatal(err)
+	}
+	now := e.wantNumbers(20, nil, nil) // main has none of it
+	tip := now.Metadata().SnapshotByName("audit")
+	if tip == nil || tip.ParentSnapshotID == nil || *tip.ParentSnapshotID != head.ID || tip.SequenceNumber != 3 {
+		t.Fatalf("audit is %+v", tip)
+	}
+	// Publishing it would leave the newest marker behind.
+	g = e.engine()
+	g.requirements, g.updates = nil, fmt.Appendf(nil, `[{"action":"set-snapshot-ref","ref-name":"main","type":"branch","snapshot-id":%d}]`, tip.SnapshotID)
+	if _, err := g.send(t.Context()); !errors.Is(err, record.ErrInvalid) {
+		t.Errorf("main moved to audit: %v", err)
+	}
+}
+
+// TestEngineRemoved: the stream's rows that engines remove are counted, and rewrites
+// that keep them are not.
+func TestEngineRemoved(t *testing.T) {
+	t.Parallel()
+	e := newMemEnv(t)
+	e.create(numbers())
+	e.addNumbers(0, 10)
+	e.addNumbers(10, 20)
+	want := func(rows int64) {
+		t.Helper()
+		if n, unknown := e.load().EngineRemoved(2); n != rows || unknown {
+			t.Fatalf("%d rows removed, unknown: %v; want %d", n, unknown, rows)
+		}
+	}
+	if err := e.engine().append(-1, -2); err != nil {
+		t.Fatal(err)
+	}
+	want(0)
+	if err := e.engine().delete(iceberg.EqualTo(iceberg.Reference("n"), int64(30))); err != nil {
+		t.Fatal(err)
+	}
+	want(1)
+	if err := e.engine().delete(iceberg.LessThan(iceberg.Reference("n"), int64(0))); err != nil {
+		t.Fatal(err)
+	}
+	want(1) // those had no identity
+	if err := e.engine().delete(iceberg.GreaterThanEqual(iceberg.Reference("n"), int64(100))); err != nil {
+		t.Fatal(err)
+	}
+	want(11)
+	mergeOnRead(e)
+	if err := e.engine().delete(iceberg.EqualTo(iceberg.Reference("n"), int64(50))); err != nil {
+		t.Fatal(err)
+	}
+	want(12)
+	if n, _ := e.load().EngineRemoved(3); n != 0 {
+		t.Errorf("%d rows of another view", n)
+	}
+}
+
 // TestRefsKeepRetention: clients that move a ref leave its retention out.
 func TestRefsKeepRetention(t *testing.T) {
 	t.Parallel()

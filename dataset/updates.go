@@ -89,6 +89,13 @@ type updateBody struct {
 	Location    string            `json:"location"`
 	Set         map[string]string `json:"updates"`
 	Removals    []string          `json:"removals"`
+	Statistics  *statistics       `json:"statistics"`
+	PartStats   *statistics       `json:"partition-statistics"`
+}
+
+// statistics is a file of them.
+type statistics struct {
+	Path string `json:"statistics-path"`
 }
 
 func parseUpdates(data []byte) ([]update, error) {

@@ -533,3 +533,75 @@ func TestIcebergIdempotency(t *testing.T) {
 	c.want(204, "", "DELETE", tables+"/v", "", k...)
 	c.want(404, noTable, "DELETE", tables+"/v", "", key()...)
 }
+
+// TestIcebergMalformed: whatever comes in a body, the answer is that it is bad, and
+// no answer says that something may have happened.
+func TestIcebergMalformed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, catalog.Settings{})
+	c := w.client()
+	w.publish(3)
+	w.archiveOn("main")
+	const tables = "/v1/main/namespaces/default/tables"
+	c.want(200, "", "POST", tables, `{"name":"t","schema":`+xs+`}`)
+	loaded := c.want(200, "", "GET", tables+"/t", "")
+	s := c.want(200, "", "GET", tables+"/s", "")
+	schemas := []string{
+		`null`, `7`, `{}`, `[]`, `{"type":"struct"}`, `{"type":"struct","fields":null}`, `{"type":"struct","fields":[null]}`, `{"type":"struct","fields":[{}]}`,
+		`{"type":"struct","fields":[{"id":1,"name":"a","required":false,"type":"long"},{"id":1,"name":"b","required":false,"type":"long"}]}`,
+		`{"type":"struct","fields":[{"id":1,"name":"a","required":false,"type":"long"},{"id":2,"name":"a","required":false,"type":"long"}]}`,
+		`{"type":"struct","fields":[{"id":1,"name":"a","required":false,"type":"tuple"}]}`,
+		`{"type":"struct","fields":[{"id":1,"name":"a","required":false,"type":{"type":"list"}}]}`,
+		`{"type":"struct","fields":[{"id":1,"name":"a","required":false,"type":{"type":"map","key-id":1,"key":"long","value-id":1,"value":"long"}}]}`,
+		`{"type":"struct","fields":[{"id":-5,"name":"","required":false,"type":"decimal(99,98)"}]}`,
+		`{"type":"struct","identifier-field-ids":[77],"fields":[{"id":1,"name":"a","required":false,"type":"long"}]}`,
+	}
+	bad := func(path, body string) {
+		t.Helper()
+		if a := c.do("POST", path, body); a.status < 400 || a.status >= 500 {
+			t.Errorf("%s %s: status %d: %.300s", path, body, a.status, a.text)
+		}
+	}
+	for _, sc := range schemas[:len(schemas)-1] {
+		if sc != `{"type":"struct","fields":null}` && sc != `{"type":"struct"}` && sc != `{}` {
+			bad(tables, `{"name":"v","schema":`+sc+`}`)
+		}
+	}
+	bad(tables, `{"name":"v","schema":`+xs+`,"partition-spec":{"spec-id":0,"fields":[{"source-id":99,"field-id":1000,"name":"p","transform":"identity"}]}}`)
+	bad(tables, `{"name":"v","schema":`+xs+`,"write-order":{"order-id":1,"fields":[{"source-id":99,"transform":"identity","direction":"asc","null-order":"nulls-first"}]}}`)
+	bad(tables, `{"name":"v","schema":`+xs+`,"properties":{"format-version":"many"}}`)
+	updates := []string{
+		`null`, `7`, `{}`, `{"action":null}`, `{"action":"add-snapshot"}`, `{"action":"add-snapshot","snapshot":null}`, `{"action":"add-snapshot","snapshot":{}}`,
+		`{"action":"add-snapshot","snapshot":{"snapshot-id":1,"timestamp-ms":1,"sequence-number":1,"manifest-list":"file:///nowhere","summary":{"operation":"append"}}}`,
+		`{"action":"add-snapshot","snapshot":{"snapshot-id":1,"timestamp-ms":9999999999999,"sequence-number":1,"manifest-list":"` + loaded.body.Metadata.Location + `/metadata/none.avro","summary":{"operation":"append"}}},{"action":"set-snapshot-ref","ref-name":"main","type":"branch","snapshot-id":1}`,
+		`{"action":"add-snapshot","snapshot":{"snapshot-id":1,"timestamp-ms":9999999999999,"sequence-number":1,"manifest-list":"` + loaded.body.MetadataLocation + `","summary":{"operation":"append"}}},{"action":"set-snapshot-ref","ref-name":"main","type":"branch","snapshot-id":1}`,
+		`{"action":"set-snapshot-ref","ref-name":"main","type":"branch","snapshot-id":12345}`, `{"action":"set-snapshot-ref","ref-name":"main","type":"twig","snapshot-id":1}`,
+		`{"action":"set-current-schema","schema-id":99}`, `{"action":"set-default-spec","spec-id":99}`, `{"action":"set-default-sort-order","sort-order-id":99}`,
+		`{"action":"add-spec","spec":null}`, `{"action":"add-spec","spec":{"fields":[{"source-id":99,"name":"p","transform":"bucket[0]"}]}}`, `{"action":"add-sort-order","sort-order":{"fields":[{}]}}`,
+		`{"action":"remove-schemas","schema-ids":[0]}`, `{"action":"remove-partition-specs","spec-ids":[0]}`, `{"action":"set-statistics","statistics":{}}`,
+		`{"action":"assign-uuid","uuid":"x"}`, `{"action":"upgrade-format-version","format-version":9}`, `{"action":"set-location","location":""}`,
+	}
+	for _, sc := range schemas {
+		updates = append(updates, `{"action":"add-schema","schema":`+sc+`},{"action":"set-current-schema","schema-id":-1}`)
+	}
+	for _, u := range updates {
+		for _, table := range []string{"/t", "/s"} {
+			if a := c.do("POST", tables+table, `{"requirements":[],"updates":[`+u+`]}`); a.status >= 500 || a.status < 400 && table == "/s" {
+				t.Errorf("%s %s: status %d: %.300s", table, u, a.status, a.text)
+			}
+		}
+		bad(tables+"/new", `{"requirements":[{"type":"assert-create"}],"updates":[`+u+`]}`)
+		bad("/v1/main/transactions/commit", `{"table-changes":[{"identifier":{"namespace":["default"],"name":"s"},"updates":[`+u+`]}]}`)
+	}
+	for _, r := range []string{`null`, `7`, `{}`, `{"type":"assert-table-uuid"}`, `{"type":"assert-ref-snapshot-id","ref":"main"}`, `{"type":"assert-ref-snapshot-id","ref":"main","snapshot-id":"x"}`, `{"type":"assert-table-uuid","uuid":7}`} {
+		bad(tables+"/t", `{"requirements":[`+r+`],"updates":[]}`)
+	}
+	for _, body := range []string{``, `null`, `[]`, `{"updates":7}`, `{"requirements":{}}`} {
+		if a := c.do("POST", tables+"/s", body); a.status >= 500 {
+			t.Errorf("%s: status %d: %s", body, a.status, a.text)
+		}
+	}
+	if now := c.want(200, "", "GET", tables+"/s", ""); now.body.MetadataLocation != s.body.MetadataLocation {
+		t.Error("the stream's table has changed")
+	}
+}
