@@ -112,8 +112,9 @@ func planGroup(files []iceberg.ManifestEntry, g layoutGroup, target int64) []ice
 	return files[from:to]
 }
 
-// chooseGuests returns files of one view that came with one commit and together
-// stay below the target. No more will come with that commit, so two are enough.
+// chooseGuests returns files of one view that came with one commit, of which one
+// follows the other in the order of rows, and that together stay below the target.
+// No more will come with that commit, so two are enough.
 func chooseGuests(files []iceberg.ManifestEntry, target int64) []iceberg.ManifestEntry {
 	type place struct {
 		sequence int64
@@ -130,8 +131,18 @@ func chooseGuests(files []iceberg.ManifestEntry, target int64) []iceberg.Manifes
 		open[p], bytes[p] = append(open[p], e), bytes[p]+n
 	}
 	for _, e := range files { // in order, so that each call finds the same
-		if run := open[place{e.SequenceNum(), smallView(e, target, false)}]; len(run) > 1 {
-			return run
+		p := place{e.SequenceNum(), smallView(e, target, false)}
+		spans := make([]span, len(open[p]))
+		for i, e := range open[p] {
+			spans[i] = spanOf(e)
+		}
+		delete(open, p)
+		chains, _ := chained(spans, false, func(*span) bool { return true }) // sorted files are not joined here
+		// In the last one of so many, order may be lost.
+		for _, run := range chains[:min(len(chains), maxChains-1)] {
+			if len(run) > 1 {
+				return run
+			}
 		}
 	}
 	return nil

@@ -75,14 +75,15 @@ func (s *span) guests(v record.ViewNumber) bool {
 	return v == 0 || s.absent || s.nulls || s.viewLo != int64(v) || s.viewHi != int64(v)
 }
 
-// follows tells whether all rows of s come behind all those of a.
-func (s *span) follows(a *span) bool {
+// follows tells whether all rows of s come behind all those of a. archived: they are
+// rows of an active view, which only archives and compactions bring.
+func (s *span) follows(a *span, archived bool) bool {
 	switch {
 	case s.viewLo != a.viewHi:
 		return s.viewLo > a.viewHi
 	case s.timeLo != a.timeHi:
 		return s.timeLo > a.timeHi
-	case s.whole && a.whole && s.entry.SequenceNum() == a.entry.SequenceNum():
+	case archived && s.whole && a.whole && s.entry.SequenceNum() == a.entry.SequenceNum():
 		return true // one archive, in the order in which it wrote
 	case s.partLo != a.partHi:
 		return s.partLo > a.partHi
@@ -93,7 +94,7 @@ func (s *span) follows(a *span) bool {
 // chained puts files, given in the order of commits, into chains. It opens as few
 // as there are files that overlap at one place. Those for which windows are needed are
 // given back beside them; mayWindow tells for which these can be.
-func chained(files []span, mayWindow func(*span) bool) (chains [][]iceberg.ManifestEntry, windowed []iceberg.ManifestEntry) {
+func chained(files []span, archived bool, mayWindow func(*span) bool) (chains [][]iceberg.ManifestEntry, windowed []iceberg.ManifestEntry) {
 	sorted := make([]*span, len(files))
 	for i := range files {
 		sorted[i] = &files[i]
@@ -107,7 +108,7 @@ func chained(files []span, mayWindow func(*span) bool) (chains [][]iceberg.Manif
 			windowed = append(windowed, s.entry)
 			continue
 		}
-		i := slices.IndexFunc(ends, func(end *span) bool { return s.follows(end) })
+		i := slices.IndexFunc(ends, func(end *span) bool { return s.follows(end, archived) })
 		switch {
 		case i >= 0:
 		case len(chains) < maxChains:

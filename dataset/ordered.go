@@ -142,7 +142,7 @@ func (m *merge) plan(files []iceberg.ManifestEntry) error {
 			loose = append(loose, e)
 		}
 	}
-	chains, byWindows := chained(spans, func(s *span) bool {
+	chains, byWindows := chained(spans, !m.o.Guests, func(s *span) bool {
 		// Guest rows must be told apart by what they are, to go on behind one.
 		return !m.o.Guests || s.ours && !s.nulls && s.viewLo == s.viewHi
 	})

@@ -49,7 +49,7 @@ func (f *FileRows) Arrange(view record.ViewNumber) (overlap bool) {
 			rest = append(rest, e)
 		}
 	}
-	chains, windowed := chained(own, func(*span) bool { return true })
+	chains, windowed := chained(own, true, func(*span) bool { return true })
 	f.set.data = rest
 	for _, chain := range chains {
 		f.set.data = append(f.set.data, chain...)

@@ -73,8 +73,11 @@ func (m *machine) read(s *modelStream, q reader.Request) (rows []gotRow, columns
 
 // settle reads a whole stream and compares all of it with the model.
 func (m *machine) settle(s *modelStream) {
-	rows, _, end, err := m.read(s, reader.Request{Consistency: catalog.AtLeastOnce})
+	rows, columns, end, err := m.read(s, reader.Request{Consistency: catalog.AtLeastOnce})
 	m.must("read "+s.name, err)
+	want := s.view.guestsIn(0, s.view.guestEnd())
+	m.compare("guests of "+s.name, rows[:min(len(want), len(rows))], columns, want)
+	rows = rows[len(want):]
 	m.must("read "+s.name, s.view.settle(rows))
 	if !end.Next.Equal(s.view.ends) {
 		m.fail("a read of all of %s ends at %v, want %v", s.name, end.Next, s.view.ends)
@@ -220,7 +223,9 @@ func (m *machine) opSelect(r *rand.Rand) bool {
 			}
 		}
 	}
-	want := slices.DeleteFunc(s.view.visible(nil, to), func(row *expectedRow) bool { return !w.keep(row) })
+	exactly := cmp.Or(q.Consistency, s.settings.Consistency) == catalog.ExactlyOnce
+	all := append(s.view.guestsIn(0, m.seenBy(s.view, exactly)), s.view.visible(nil, to)...)
+	want := slices.DeleteFunc(all, func(row *expectedRow) bool { return !w.keep(row) })
 	if r.IntN(3) == 0 {
 		q.Limit = 1 + r.Int64N(20)
 		want = want[:min(len(want), int(q.Limit))]
@@ -240,6 +245,7 @@ type modelCursor struct {
 	view   *modelView
 	where  modelWhere
 	seen   map[*expectedRow]bool
+	guests *guestCursor
 }
 
 // A read that begins where an earlier one ended, and goes on for a while.
@@ -255,7 +261,7 @@ func (m *machine) opCursor(r *rand.Rand) bool {
 		return false
 	}
 	m.settle(s)
-	return m.goOn(r, modelCursor{stream: s.name, view: s.view, where: plainWhere(r, s.view), seen: map[*expectedRow]bool{}})
+	return m.goOn(r, modelCursor{stream: s.name, view: s.view, where: plainWhere(r, s.view), seen: map[*expectedRow]bool{}, guests: &guestCursor{}})
 }
 
 func (m *machine) goOn(r *rand.Rand, c modelCursor) bool {
@@ -271,15 +277,26 @@ func (m *machine) goOn(r *rand.Rand, c modelCursor) bool {
 	}
 	var to record.Offsets
 	q.Consistency, to = m.consistency(r, s)
+	exactly := cmp.Or(q.Consistency, s.settings.Consistency) == catalog.ExactlyOnce
+	rest, more := c.guests.next(s.view, m.seenBy(s.view, exactly), c.where.keep)
 	want := slices.DeleteFunc(s.view.visible(nil, to), func(row *expectedRow) bool { return c.seen[row] || !c.where.keep(row) })
+	want = slices.Concat(rest, more, want)
 	if r.IntN(4) > 0 {
 		q.Limit = 1 + r.Int64N(15)
 		want = want[:min(len(want), int(q.Limit))]
 	}
 	rows, columns, end, err := m.read(s, q)
 	what := fmt.Sprintf("read %s where %q limit %d, %s, from cursor %v", s.name, q.Where, q.Limit, q.Consistency, q.From.Cursor)
+	if c.guests.amid && errors.Is(err, record.ErrOutOfRange) {
+		m.count("cursor amid guests that have expired")
+		return true
+	}
 	m.must(what, err)
 	m.compare(what, rows, columns, want)
+	m.must(what, c.guests.took(min(len(want), len(rest)+len(more)), rest, more, end))
+	if c.guests.amid {
+		m.count("cursor amid guests")
+	}
 	for _, row := range want {
 		c.seen[row] = true
 	}
@@ -374,7 +391,7 @@ func (m *machine) opEpochs(r *rand.Rand) bool {
 	v := s.view
 	var checks []catalog.Checkpoint
 	var from reader.Start
-	pos := record.Offsets{}
+	pos, guests := record.Offsets{}, int64(0)
 	if n := len(v.epochs); n == 0 {
 		return false
 	} else if i := r.IntN(n); r.IntN(2) == 0 {
@@ -383,8 +400,8 @@ func (m *machine) opEpochs(r *rand.Rand) bool {
 		checks = v.epochs[i:]
 		if i > 0 {
 			b := v.epochs[i-1]
-			pos = b.Cut
-			from.Cursor = &reader.Cursor{View: v.id, Next: pos, Checkpoint: []int64{0, b.Number}[r.IntN(2)]}
+			pos, guests = b.Cut, b.Guests
+			from.Cursor = &reader.Cursor{View: v.id, Next: pos, Guests: guests, Checkpoint: []int64{0, b.Number}[r.IntN(2)]}
 		}
 	}
 	w := plainWhere(r, v)
@@ -406,9 +423,10 @@ func (m *machine) opEpochs(r *rand.Rand) bool {
 		if b.Next.Checkpoint != b.Epoch || !b.Next.Next.Equal(checks[0].Cut) {
 			m.fail("epoch %d of %s ends at %v, its checkpoint is %v", b.Epoch, s.name, b.Next, checks[0])
 		}
-		want := slices.DeleteFunc(v.visible(pos, checks[0].Cut), func(row *expectedRow) bool { return !w.keep(row) })
+		all := append(v.guestsIn(guests, checks[0].Guests), v.visible(pos, checks[0].Cut)...)
+		want := slices.DeleteFunc(all, func(row *expectedRow) bool { return !w.keep(row) })
 		m.compare(fmt.Sprintf("epoch %d of %s where %q", b.Epoch, s.name, w.text), got, res.Schema.Fields[:len(res.Schema.Fields)-4], want)
-		got, pos, checks = got[:0], checks[0].Cut, checks[1:]
+		got, pos, guests, checks = got[:0], checks[0].Cut, checks[0].Guests, checks[1:]
 		m.count("epoch")
 		if b.Epoch == last {
 			return true

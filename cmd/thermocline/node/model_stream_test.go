@@ -31,6 +31,7 @@ type modelView struct {
 	schema *schema.Schema
 	ends   record.Offsets // of acknowledged rows
 	rows   map[int64]*expectedRow
+	guests []*modelGuest // in the order in which they came
 	// acked holds requests in the order of their acknowledgement; those of
 	// unknown outcome are in doubt, and are there as a whole or not at all.
 	doubt []*modelRequest
@@ -328,7 +329,7 @@ func (v *modelView) learn(now []catalog.Checkpoint) error {
 		if i > 0 && cp.Number != now[i-1].Number+1 {
 			return fmt.Errorf("checkpoint %d of view %d comes after %d", cp.Number, v.number, now[i-1].Number)
 		}
-		if i > 0 && (!cp.Cut.Covers(now[i-1].Cut) || cp.Timestamp < now[i-1].Timestamp) {
+		if i > 0 && (!cp.Cut.Covers(now[i-1].Cut) || cp.Timestamp < now[i-1].Timestamp || cp.Guests < now[i-1].Guests) {
 			return fmt.Errorf("checkpoint %d of view %d goes back: %v, before %v", cp.Number, v.number, cp, now[i-1])
 		}
 		if !v.ends.Covers(cp.Cut) {
@@ -339,7 +340,7 @@ func (v *modelView) learn(now []catalog.Checkpoint) error {
 		return fmt.Errorf("view %d has %d checkpoints and had %d", v.number, len(now), len(v.epochs))
 	}
 	for i, cp := range v.epochs {
-		if now[i].Number != cp.Number || !now[i].Cut.Equal(cp.Cut) || now[i].Timestamp != cp.Timestamp {
+		if now[i].Number != cp.Number || !now[i].Cut.Equal(cp.Cut) || now[i].Guests != cp.Guests || now[i].Timestamp != cp.Timestamp {
 			return fmt.Errorf("checkpoint %d of view %d is now %+v", cp.Number, v.number, now[i])
 		}
 	}

@@ -21,6 +21,7 @@ type modelGroup struct {
 	consistency catalog.Consistency
 	view        *modelView // a reset of the stream leaves it behind
 	done        record.Offsets
+	guests      int64 // the guest sequence that is committed
 	zombie      int64 // a session that is over
 	zombieAt    reader.Cursor
 }
@@ -62,7 +63,7 @@ func (m *machine) opSubscriber(r *rand.Rand) bool {
 		}
 		_, err := m.node.subscribers.Reset(ctx, s.ref(), g.name, subscriber.Start{})
 		m.must("reset a subscriber", err)
-		g.view, g.done, g.zombie = s.view, nil, 0
+		g.view, g.done, g.guests, g.zombie = s.view, nil, 0, 0
 		m.count("reset of a subscriber")
 	}
 	m.learn(s)
@@ -71,7 +72,9 @@ func (m *machine) opSubscriber(r *rand.Rand) bool {
 	if exactly {
 		to = s.view.newest().Cut
 	}
-	at := g.done
+	at, atGuests := g.done, g.guests
+	guests := m.seenBy(s.view, exactly)
+	covered := func() bool { return at.Covers(to) && atGuests >= guests }
 	session, err := m.node.subscribers.Join(ctx, s.ref(), g.name, join)
 	m.must("join "+g.name, err)
 	number := session.Number()
@@ -81,7 +84,7 @@ func (m *machine) opSubscriber(r *rand.Rand) bool {
 	for ev, err := range session.Events() {
 		m.must(fmt.Sprintf("subscriber %s of %s at %v of %v", g.name, s.name, at, to), err)
 		if ev.Assignment != nil {
-			if number = ev.Assignment.Session; at.Covers(to) {
+			if number = ev.Assignment.Session; covered() {
 				break // nothing is there to come
 			}
 			continue
@@ -90,17 +93,24 @@ func (m *machine) opSubscriber(r *rand.Rand) bool {
 		if exactly && !ev.Batch.EpochEnd {
 			continue
 		}
-		m.groupRows(s, g, got, at, ev.Batch.Next.Next)
-		got, at, next = got[:0], ev.Batch.Next.Next, ev.Batch.Next
+		if ev.Batch.Next.Within != nil {
+			continue
+		}
+		others, own := s.view.own(got)
+		if want := s.view.guestsIn(atGuests, ev.Batch.Next.Guests); len(others) != len(want) {
+			m.fail("subscriber %s of %s got %d guests from %d to %d, want %d", g.name, s.name, len(others), atGuests, ev.Batch.Next.Guests, len(want))
+		}
+		m.groupRows(s, g, own, at, ev.Batch.Next.Next)
+		got, at, atGuests, next = got[:0], ev.Batch.Next.Next, ev.Batch.Next.Guests, ev.Batch.Next
 		if r.IntN(3) == 0 {
 			out, err := m.node.subscribers.Commit(ctx, s.ref(), g.name, subscriber.Commit{Session: number, Cursor: &next})
 			m.must("commit of "+g.name, err)
-			if g.done = at; !out.Next.Equal(at) {
+			if g.done, g.guests = at, atGuests; !out.Next.Equal(at) || out.Guests != atGuests {
 				m.fail("subscriber %s of %s committed %v and stands at %v", g.name, s.name, at, out.Next)
 			}
 			m.count("commit of a subscriber")
 		}
-		if r.IntN(8) == 0 || at.Covers(to) {
+		if r.IntN(8) == 0 || covered() {
 			break
 		}
 	}
@@ -154,7 +164,8 @@ func (m *machine) standsAt(s *modelStream, g *modelGroup) {
 	if !info.Position.Next.Equal(g.done) || info.CurrentView != (g.view == s.view) {
 		m.fail("subscriber %s of %s stands at %v (current view: %v), want %v", g.name, s.name, info.Position, info.CurrentView, g.done)
 	}
-	if lag := s.view.ends.RowsSince(g.done); info.CurrentView && info.Lag.Rows != lag {
+	lag := s.view.ends.RowsSince(g.done) + int64(len(s.view.guestsIn(g.guests, s.view.guestEnd())))
+	if info.CurrentView && info.Lag.Rows != lag {
 		m.fail("subscriber %s of %s lags by %d rows, want %d", g.name, s.name, info.Lag.Rows, lag)
 	}
 }
@@ -175,7 +186,7 @@ func (m *machine) opSubscriberState(r *rand.Rand) bool {
 	case 1:
 		info, err := m.node.subscribers.Reset(m.ctx, s.ref(), g.name, subscriber.Start{Latest: true})
 		m.must("reset a subscriber", err)
-		g.view, g.done, g.zombie = s.view, info.Position.Next, 0
+		g.view, g.done, g.guests, g.zombie = s.view, info.Position.Next, info.Position.Guests, 0
 		if !s.view.ends.Equal(g.done) {
 			m.fail("a subscriber of %s that begins at the latest row stands at %v, rows end at %v", s.name, g.done, s.view.ends)
 		}

@@ -174,7 +174,7 @@ func (m *machine) checkTail(t *modelTail) {
 		if !goneView(t.err) && !errors.Is(t.err, errInjected) {
 			m.fail("a tail of view %d of %s, which is gone, ended with %w", t.view.number, t.stream, t.err)
 		}
-		m.tailRows(t, t.view.ends, false)
+		m.tailRows(t, t.view.ends, 0, false)
 		return
 	}
 	s := m.streams[t.stream]
@@ -183,9 +183,11 @@ func (m *machine) checkTail(t *modelTail) {
 	if t.consistency == catalog.ExactlyOnce {
 		to = s.view.newest().Cut
 	}
+	guests := m.seenBy(s.view, t.consistency == catalog.ExactlyOnce)
+	covers := func(c *reader.Cursor) bool { return c != nil && c.Next.Covers(to) && c.Guests >= guests }
 	for begin := time.Now(); ; {
 		t.mu.Lock()
-		there := t.next != nil && t.next.Next.Covers(to) || t.from != nil && t.from.Next.Covers(to)
+		there := covers(t.next) || covers(t.from)
 		err := t.err
 		t.mu.Unlock()
 		if there {
@@ -203,18 +205,20 @@ func (m *machine) checkTail(t *modelTail) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	m.tailRows(t, to, true)
+	m.tailRows(t, to, guests, true)
 }
 
 // tailRows compares what a tail got with the rows behind its beginning, all of
 // them up to a position or some.
-func (m *machine) tailRows(t *modelTail, to record.Offsets, all bool) {
+func (m *machine) tailRows(t *modelTail, to record.Offsets, guests int64, all bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.from == nil {
 		return
 	}
-	got := t.rows
+	others, own := t.view.own(t.rows)
+	m.guestsOfTail(t, others, guests, all)
+	got := own
 	want := t.view.visible(t.from.Next, to)
 	if all && t.consistency == catalog.ExactlyOnce {
 		if len(got) > len(want) { // a checkpoint came since
@@ -231,7 +235,7 @@ func (m *machine) tailRows(t *modelTail, to record.Offsets, all bool) {
 	for _, row := range want {
 		rows[row.n] = row
 	}
-	for _, g := range t.rows {
+	for _, g := range own {
 		for int(g.part) >= len(next) {
 			next = append(next, 0)
 		}

@@ -55,6 +55,7 @@ var operations = []struct {
 	{"history", 3, (*machine).opHistory},
 	{"compact", 3, (*machine).opCompact},
 	{"expire", 3, (*machine).opExpire},
+	{"engine", 4, (*machine).opEngine},
 	{"subscriber", 7, (*machine).opSubscriber},
 	{"subscriber state", 3, (*machine).opSubscriberState},
 	{"sleep", 4, (*machine).opSleep},
