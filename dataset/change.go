@@ -199,6 +199,9 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit, e *
 			return nil, err
 		}
 	}
+	if err := ch.mapNames(c.Add); err != nil {
+		return nil, fmt.Errorf("dataset: change table %s: %w", head.id, err)
+	}
 	if evolved {
 		if err := ch.evolve(); err != nil {
 			return nil, fmt.Errorf("dataset: change the schema of table %s: %w", head.id, err)
@@ -212,6 +215,18 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit, e *
 	return ch, nil
 }
 
+// mapNames gives the table a name mapping if a file is the first to need one.
+func (c *change) mapNames(files []DataFile) error {
+	if len(c.base.meta.NameMapping()) > 0 || !slices.ContainsFunc(files, func(f DataFile) bool { return f.byName }) {
+		return nil
+	}
+	names, err := nameMapping(c.base.Schema())
+	if err != nil {
+		return err
+	}
+	return c.builder.SetProperties(iceberg.Properties{table.DefaultNameMappingKey: names})
+}
+
 // evolve makes c.schema the current one; a schema that was current before gets
 // its old id back.
 func (c *change) evolve() error {
@@ -222,11 +237,37 @@ func (c *change) evolve() error {
 		return err
 	}
 	c.schema = c.builder.CurrentSchema()
-	names, err := nameMapping(c.schema)
+	names, err := json.Marshal(renamed(c.schema.NameMapping(), c.base.meta.NameMapping()))
 	if err != nil {
-		return err
+		return fmt.Errorf("encode name mapping: %w", err)
 	}
-	return c.builder.SetProperties(iceberg.Properties{table.DefaultNameMappingKey: names})
+	return c.builder.SetProperties(iceberg.Properties{table.DefaultNameMappingKey: string(names)})
+}
+
+// renamed adds to the names of now those that the fields had before, which files
+// without field ids still use, unless another field has taken one.
+func renamed(now, before []iceberg.MappedField) []iceberg.MappedField {
+	taken := map[string]bool{}
+	for i := range now {
+		for _, n := range now[i].Names {
+			taken[n] = true
+		}
+	}
+	for i := range now {
+		f := &now[i]
+		at := slices.IndexFunc(before, func(b iceberg.MappedField) bool { return b.ID() == f.ID() })
+		if at < 0 {
+			continue
+		}
+		for _, n := range before[at].Names {
+			if !taken[n] {
+				taken[n] = true
+				f.Names = append(f.Names, n)
+			}
+		}
+		f.Fields = renamed(f.Fields, before[at].Fields)
+	}
+	return now
 }
 
 // build makes the new metadata, nil if nothing changes after all; what must be

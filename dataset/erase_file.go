@@ -247,7 +247,7 @@ func (t *Table) columnIDs(ctx context.Context, f iceberg.DataFile) (ids map[int]
 		if err != nil {
 			return nil, corrupt(ctx, err)
 		}
-		parquetIDs(ids, fr.Manifest.Fields, newNames(t.meta.NameMapping(), pf.MetaData()))
+		parquetIDs(ids, fr.Manifest.Fields, newNames(t.mapping(), pf.MetaData()))
 	default:
 		return nil, fmt.Errorf("files of format %s are not read: %w", f.FileFormat(), record.ErrInvalid)
 	}

@@ -47,6 +47,8 @@ type FileWriter interface {
 type DataFile struct {
 	file  iceberg.DataFile
 	table uuid.UUID
+	// byName: it has no field ids, so that the table needs a name mapping.
+	byName bool
 }
 
 // Path is the URI of the file.

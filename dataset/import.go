@@ -32,7 +32,7 @@ const (
 // our checksums (checksum.go), which other readers pass over. Columns are found by
 // field ids, or, where the file has none, by the table's name mapping; all of
 // them must be in the table's schema, and required ones must be there without
-// nulls. The whole file is decoded once, so that what is committed can be read. It
+// nulls. (A table without a mapping gets that of its schema, with the commit.) The whole file is decoded once, so that what is committed can be read. It
 // holds some megabytes in memory, whatever the file's size.
 //
 // ErrInvalid: the file is no sound Parquet, or does not fit the table; the error
@@ -142,7 +142,7 @@ func (t *Table) examine(ctx context.Context, want *schema.Schema, f *newFile) (D
 	if err != nil {
 		return DataFile{}, corrupt(ctx, fmt.Errorf("read the schema: %w", err))
 	}
-	cols, err := t.fitColumns(want, pf, fr.Manifest)
+	cols, byName, err := t.fitColumns(want, pf, fr.Manifest)
 	if err != nil {
 		return DataFile{}, err
 	}
@@ -161,6 +161,7 @@ func (t *Table) examine(ctx context.Context, want *schema.Schema, f *newFile) (D
 	if err != nil {
 		return DataFile{}, err
 	}
+	out.byName = byName
 	return out, t.readable(ctx, want, out)
 }
 
@@ -192,11 +193,8 @@ type importColumn struct {
 
 // fitColumns finds what each column of a file is in the table's schema, in the
 // order of the file.
-func (t *Table) fitColumns(want *schema.Schema, pf *file.Reader, m *pqarrow.SchemaManifest) ([]importColumn, error) {
-	n := newNames(t.meta.NameMapping(), pf.MetaData())
-	if n.byName && len(n.level) == 0 {
-		return nil, fmt.Errorf("the file has no field ids and the table no name mapping (%s); write field ids, or set the property: %w", "schema.name-mapping.default", record.ErrInvalid)
-	}
+func (t *Table) fitColumns(want *schema.Schema, pf *file.Reader, m *pqarrow.SchemaManifest) (cols []importColumn, byName bool, err error) {
+	n := newNames(t.mapping(), pf.MetaData())
 	f := fitting{cols: make([]importColumn, pf.MetaData().Schema.NumColumns())}
 	have := make([]arrow.Field, len(m.Fields))
 	for i := range m.Fields {
@@ -205,10 +203,10 @@ func (t *Table) fitColumns(want *schema.Schema, pf *file.Reader, m *pqarrow.Sche
 	// What a scan will do with the file; it names columns that it cannot read.
 	p, err := compileProjection(want, arrow.NewSchema(have, nil), n)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	p.release()
-	return f.cols, f.fields("", want.Fields, m.Fields, n, false)
+	return f.cols, n.byName, f.fields("", want.Fields, m.Fields, n, false)
 }
 
 type fitting struct{ cols []importColumn }

@@ -154,6 +154,37 @@ func TestImportParquet(t *testing.T) {
 	}
 }
 
+// TestImportedNames: a file without field ids is read by the names that its columns
+// had, also after a rename, and gives a table without a name mapping one.
+func TestImportedNames(t *testing.T) {
+	t.Parallel()
+	e := newMemEnv(t)
+	table := e.createPlain(numbers())
+	file := parquetOf(t, arrow.NewSchema([]arrow.Field{{Name: "n", Type: arrow.PrimitiveTypes.Int64}}, nil), `[{"n":7}]`)
+	f, err := table.ImportParquet(t.Context(), bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.commit(dataset.Commit{Add: []dataset.DataFile{f}})
+	for _, name := range []string{"m", "k"} {
+		s := numbers()
+		s.Fields[0].Name = name
+		now := e.commit(dataset.Commit{Schema: s})
+		if rows := e.rows(now, dataset.ScanOptions{Schema: s}); len(rows) != 1 || rows[0] != name+"=7" {
+			t.Errorf("renamed to %s: %q", name, rows)
+		}
+	}
+	// The old name belongs to a new column now, and with it what the file has there.
+	s := numbers()
+	s.Fields[0].Name = "k"
+	s.Fields = append(s.Fields, field(6, "n", schema.Long))
+	s.Fields[1].Nullable = true
+	now := e.commit(dataset.Commit{Schema: s})
+	if names := now.Property("schema.name-mapping.default"); strings.Count(names, `"n"`) != 1 || !strings.Contains(names, `"m"`) {
+		t.Errorf("names %s", names)
+	}
+}
+
 func withID(f arrow.Field, id string) arrow.Field {
 	f.Metadata = arrow.NewMetadata([]string{schema.FieldIDKey}, []string{id})
 	return f

@@ -19,6 +19,15 @@ type names struct {
 	level  []iceberg.MappedField
 }
 
+// mapping is the table's name mapping; for one that has none, the names of its
+// current schema.
+func (t *Table) mapping() iceberg.NameMapping {
+	if m := t.meta.NameMapping(); len(m) > 0 {
+		return m
+	}
+	return t.Schema().NameMapping()
+}
+
 func newNames(mapping iceberg.NameMapping, meta *metadata.FileMetaData) names {
 	root := meta.Schema.Root()
 	for i := range root.NumFields() {

@@ -70,7 +70,7 @@ func newAvroReader(avsc []byte, want *schema.Schema, mapping iceberg.NameMapping
 // same schema.
 func (s *scanner) avroReader(avsc []byte) (*avroReader, error) {
 	if s.avro == nil || s.avsc != string(avsc) {
-		r, err := newAvroReader(avsc, s.schema, s.t.meta.NameMapping())
+		r, err := newAvroReader(avsc, s.schema, s.t.mapping())
 		if err != nil {
 			return nil, err
 		}

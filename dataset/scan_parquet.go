@@ -83,7 +83,7 @@ func (s *scanner) parquetFile(ctx context.Context, f iceberg.DataFile, deleted [
 	if err != nil {
 		return corrupt(ctx, fmt.Errorf("read the schema: %w", err))
 	}
-	cols := chooseColumns(s.schema, fr.Manifest, newNames(s.t.meta.NameMapping(), meta))
+	cols := chooseColumns(s.schema, fr.Manifest, newNames(s.t.mapping(), meta))
 	if _, ok := cols.leaves[schema.ViewID]; !ok && s.o.View != 0 && !s.o.guests {
 		return nil // an engine's file, whose rows are of no view
 	}

@@ -26,6 +26,7 @@ type stagedFile struct {
 	Lower   map[int][]byte `json:"lower,omitempty"`
 	Upper   map[int][]byte `json:"upper,omitempty"`
 	Splits  []int64        `json:"splits,omitempty"`
+	ByName  bool           `json:"byName,omitempty"`
 }
 
 const stagedVersion = 1
@@ -38,6 +39,7 @@ func (f DataFile) MarshalJSON() ([]byte, error) {
 		Rows: f.file.Count(), Bytes: f.file.FileSizeBytes(),
 		Sizes: f.file.ColumnSizes(), Values: f.file.ValueCounts(), Nulls: f.file.NullValueCounts(),
 		Lower: f.file.LowerBoundValues(), Upper: f.file.UpperBoundValues(), Splits: f.file.SplitOffsets(),
+		ByName: f.byName,
 	})
 }
 
@@ -54,7 +56,7 @@ func (t *Table) StagedFile(text []byte) (DataFile, error) {
 	if err != nil {
 		return DataFile{}, err
 	}
-	f.table = s.Table
+	f.table, f.byName = s.Table, s.ByName
 	return f, f.fits(t)
 }
 

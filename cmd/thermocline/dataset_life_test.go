@@ -87,6 +87,8 @@ func TestDatasetCommands(t *testing.T) {
 		t.Errorf("nothing to abort: exit code %d, %s", r.code, r.err)
 	}
 
+	checkNumbers(t, do(t, "dataset", "read", name, "--columns", "n"), 5)
+	checkNumbers(t, do(t, "dataset", "read", name, "--columns", "n", "--snapshot", first), 7)
 	if text := do(t, "stream", "create", name, "--from-dataset", "--key", "n"); !strings.Contains(text, "key fields") {
 		t.Errorf("stream from dataset: %s", text)
 	}
