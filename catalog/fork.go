@@ -202,7 +202,7 @@ func (c *Catalog) DeleteBranch(ctx context.Context, id BranchID, subscribers boo
 				return fmt.Errorf("%w: it has %d subscribers; delete them first, or with it", record.ErrConflict, n)
 			}
 		}
-		views, err = removeBranches(ctx, tx, `SELECT id FROM branches WHERE id = $1`, int64(id), notBefore)
+		views, err = removeBranches(ctx, tx, 0, id, notBefore)
 		return err
 	})
 	if err != nil {

@@ -228,7 +228,7 @@ func (c *Catalog) DeleteStream(ctx context.Context, id StreamID, notBefore time.
 		if _, err := tx.ExecContext(ctx, `UPDATE trash SET not_before_ms = $1 WHERE stream_id = $2 AND not_before_ms < $1`, millis(notBefore), id); err != nil {
 			return err
 		}
-		views, err = removeBranches(ctx, tx, `SELECT id FROM branches WHERE stream_id = $1`, int64(id), notBefore)
+		views, err = removeBranches(ctx, tx, id, 0, notBefore)
 		return err
 	})
 	if err != nil {

@@ -395,8 +395,8 @@ func (c *Catalog) DeleteSubscriber(ctx context.Context, id SubscriberID) error {
 // deleteSubscribers runs a DELETE … RETURNING session, and remembers the largest
 // session: whoever still has it must not pass for a session of a later subscriber
 // of the same name.
-func deleteSubscribers(ctx context.Context, tx *sql.Tx, query string, id any) (n int64, err error) {
-	rows, err := tx.QueryContext(ctx, query, id)
+func deleteSubscribers(ctx context.Context, tx *sql.Tx, query string, args ...any) (n int64, err error) {
+	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return 0, err
 	}

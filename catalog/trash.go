@@ -20,29 +20,33 @@ type Trash struct {
 	NotBefore time.Time
 }
 
-// removeBranches removes the branches that the query which selects by id with
-// all that is theirs, puts their tables into the trash, and returns their views.
-func removeBranches(ctx context.Context, tx *sql.Tx, which string, id int64, notBefore time.Time) ([]record.ViewID, error) {
-	if err := trashTables(ctx, tx, which, id, notBefore); err != nil {
+// ofBranches selects the branches of a stream, or one branch; ids begin with 1.
+const ofBranches = `(SELECT id FROM branches WHERE stream_id = $1 OR id = $2)`
+
+// removeBranches removes the branches of a stream, or one branch (the other id is
+// 0), with all that is theirs, puts their tables into the trash, and returns their
+// views.
+func removeBranches(ctx context.Context, tx *sql.Tx, stream StreamID, branch BranchID, notBefore time.Time) ([]record.ViewID, error) {
+	if err := trashTables(ctx, tx, stream, branch, notBefore); err != nil {
 		return nil, err
 	}
-	views, err := viewsOf(ctx, tx, which, id)
+	views, err := viewsOf(ctx, tx, stream, branch)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := deleteSubscribers(ctx, tx, `DELETE FROM subscribers WHERE branch_id IN (`+which+`) RETURNING session`, id); err != nil {
+	if _, err := deleteSubscribers(ctx, tx, `DELETE FROM subscribers WHERE branch_id IN `+ofBranches+` RETURNING session`, stream, branch); err != nil {
 		return nil, err
 	}
-	ofThem := `(SELECT id FROM views WHERE branch_id IN (` + which + `))`
+	const ofThem = `(SELECT id FROM views WHERE branch_id IN ` + ofBranches + `)`
 	for _, q := range []string{
 		`DELETE FROM checkpoints WHERE view_id IN ` + ofThem,
 		`DELETE FROM leases WHERE view_id IN ` + ofThem,
-		`DELETE FROM views WHERE branch_id IN (` + which + `)`,
-		`DELETE FROM table_pointers WHERE table_uuid IN (SELECT table_uuid FROM branches WHERE id IN (` + which + `))`,
-		`DELETE FROM branch_schemas WHERE branch_id IN (` + which + `)`,
-		`DELETE FROM branches WHERE id IN (` + which + `)`,
+		`DELETE FROM views WHERE branch_id IN ` + ofBranches,
+		`DELETE FROM table_pointers WHERE table_uuid IN (SELECT table_uuid FROM branches WHERE id IN ` + ofBranches + `)`,
+		`DELETE FROM branch_schemas WHERE branch_id IN ` + ofBranches,
+		`DELETE FROM branches WHERE id IN ` + ofBranches,
 	} {
-		if _, err := tx.ExecContext(ctx, q, id); err != nil {
+		if _, err := tx.ExecContext(ctx, q, stream, branch); err != nil {
 			return nil, err
 		}
 	}
@@ -50,8 +54,8 @@ func removeBranches(ctx context.Context, tx *sql.Tx, which string, id int64, not
 }
 
 // viewsOf lists the ids of all views of branches.
-func viewsOf(ctx context.Context, tx *sql.Tx, which string, id int64) ([]record.ViewID, error) {
-	rows, err := tx.QueryContext(ctx, `SELECT id FROM views WHERE branch_id IN (`+which+`) ORDER BY number`, id)
+func viewsOf(ctx context.Context, tx *sql.Tx, stream StreamID, branch BranchID) ([]record.ViewID, error) {
+	rows, err := tx.QueryContext(ctx, `SELECT id FROM views WHERE branch_id IN `+ofBranches+` ORDER BY number`, stream, branch)
 	if err != nil {
 		return nil, err
 	}
@@ -68,9 +72,9 @@ func viewsOf(ctx context.Context, tx *sql.Tx, which string, id int64) ([]record.
 }
 
 // trashTables puts the tables of branches into the trash.
-func trashTables(ctx context.Context, tx *sql.Tx, which string, id int64, notBefore time.Time) error {
+func trashTables(ctx context.Context, tx *sql.Tx, stream StreamID, branch BranchID, notBefore time.Time) error {
 	var branches int64
-	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM branches WHERE id IN (`+which+`)`, id).Scan(&branches); err != nil {
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM branches WHERE id IN `+ofBranches, stream, branch).Scan(&branches); err != nil {
 		return err
 	}
 	// One statement for all branches: their ids are the next ones in the order
@@ -81,9 +85,9 @@ func trashTables(ctx context.Context, tx *sql.Tx, which string, id int64, notBef
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO trash (id, stream_id, table_uuid, location, not_before_ms)
-		SELECT $2 + row_number() OVER (ORDER BY b.id), b.stream_id, b.table_uuid, COALESCE(p.location, ''), $3
-		FROM branches b LEFT JOIN table_pointers p ON p.table_uuid = b.table_uuid WHERE b.id IN (`+which+`)`,
-		id, last-branches, millis(notBefore))
+		SELECT $3 + row_number() OVER (ORDER BY b.id), b.stream_id, b.table_uuid, COALESCE(p.location, ''), $4
+		FROM branches b LEFT JOIN table_pointers p ON p.table_uuid = b.table_uuid WHERE b.id IN `+ofBranches,
+		stream, branch, last-branches, millis(notBefore))
 	return err
 }
 

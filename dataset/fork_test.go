@@ -142,8 +142,7 @@ func TestFork(t *testing.T) {
 	name.View = 3
 	end := forkMarker()
 	end.Offsets, end.Epoch = record.Offsets{50}, 1
-	f, err = e.d.Commit(t.Context(), id, dataset.Commit{Base: f, Add: []dataset.DataFile{e.file(f, numbers(), name, b)}, Marker: end})
-	if err != nil {
+	if _, err := e.d.Commit(t.Context(), id, dataset.Commit{Base: f, Add: []dataset.DataFile{e.file(f, numbers(), name, b)}, Marker: end}); err != nil {
 		t.Fatal(err)
 	}
 	e.addNumbers(600, 700)

@@ -46,7 +46,7 @@ func (u *upkeep) expireBranches(ctx context.Context) {
 func (u *upkeep) failed(ctx context.Context, what string, err error) {
 	if ctx.Err() == nil {
 		u.note(err, func(*api.MaintenanceFigures) {})
-		u.n.logger.Error(what+"; it is tried again later", "error", err)
+		u.n.logger.Error("expire branches; it is tried again later", "doing", what, "error", err)
 	}
 }
 
