@@ -139,8 +139,8 @@ type Datasets interface {
 // at any time and beside archives and reads, and none changes a row.
 type Maintainer interface {
 	// Compact makes large files of small ones until there are no more to do. What it
-	// did before an error stays.
-	Compact(ctx context.Context, stream, branch string) (Compaction, error)
+	// did before an error stays. A dry run tells what it would do.
+	Compact(ctx context.Context, stream, branch string, dryRun bool) (Compaction, error)
 	// Expire drops old snapshots, and no file.
 	Expire(ctx context.Context, stream, branch string, q ExpireSnapshots) (Expiry, error)
 	// Collect deletes files that nothing leads to, at the second look.

@@ -27,11 +27,17 @@ const maxNamed = 1000
 
 // CompactDataset makes large files of small ones.
 func (a *API) CompactDataset(c *gin.Context, stream, branch string) {
+	var in rest.CompactFiles
+	if err := a.readJSON(c, &in, true); err != nil {
+		a.fail(c, err)
+		return
+	}
+	dryRun := in.DryRun != nil && *in.DryRun
 	a.maintain(c, "compact", stream, branch, func(ctx context.Context, name string) (any, error) {
 		begin := time.Now()
-		got, err := a.b.Maintainer.Compact(ctx, name, branch)
+		got, err := a.b.Maintainer.Compact(ctx, name, branch, dryRun)
 		return rest.CompactResult{
-			ReplacedFiles: got.Replaced, WrittenFiles: got.Written, Rows: got.Rows, BytesBefore: got.Before, BytesAfter: got.After,
+			DryRun: dryRun, ReplacedFiles: got.Replaced, WrittenFiles: got.Written, Rows: got.Rows, BytesBefore: got.Before, BytesAfter: got.After,
 			Seconds: time.Since(begin).Seconds(), SnapshotID: snapshotID(got.SnapshotID),
 		}, err
 	})

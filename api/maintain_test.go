@@ -114,7 +114,7 @@ type tender struct {
 	expire  func(api.ExpireSnapshots) (api.Expiry, error)
 }
 
-func (m tender) Compact(ctx context.Context, _, _ string) (api.Compaction, error) {
+func (m tender) Compact(ctx context.Context, _, _ string, _ bool) (api.Compaction, error) {
 	return m.compact(ctx)
 }
 

@@ -24,10 +24,13 @@ type CompactResult struct {
 // repeated swap; one compaction runs at a time. While a reset is being finished
 // or rows of a newer schema are not archived yet, it does nothing.
 //
+// tell, if not nil, is told now and then how many files were replaced and how many
+// bytes of them were read.
+//
 // Errors as of dataset.Compact: record.ErrConflict if somebody else replaced the
 // files meanwhile. What was compacted before an error stays, and the result
 // tells it; calling again goes on.
-func (a *Archiver) Compact(ctx context.Context, branch catalog.BranchID) (CompactResult, error) {
+func (a *Archiver) Compact(ctx context.Context, branch catalog.BranchID, tell func(files int, bytes int64)) (CompactResult, error) {
 	var out CompactResult
 	select {
 	case a.compacting <- struct{}{}:
@@ -41,7 +44,7 @@ func (a *Archiver) Compact(ctx context.Context, branch catalog.BranchID) (Compac
 		if err != nil {
 			return out, err
 		}
-		done, err := a.compactOnce(ctx, t, &out)
+		done, err := a.compactOnce(ctx, t, &out, tell)
 		if err != nil {
 			return out, fmt.Errorf("compact %s: %w", t.Name, err)
 		}
@@ -51,7 +54,7 @@ func (a *Archiver) Compact(ctx context.Context, branch catalog.BranchID) (Compac
 	}
 }
 
-func (a *Archiver) compactOnce(ctx context.Context, t Target, out *CompactResult) (done bool, err error) {
+func (a *Archiver) compactOnce(ctx context.Context, t Target, out *CompactResult, tell func(files int, bytes int64)) (done bool, err error) {
 	if len(t.Views) != 1 {
 		return true, nil // the old view's rows leave the dataset soon
 	}
@@ -67,8 +70,14 @@ func (a *Archiver) compactOnce(ctx context.Context, t Target, out *CompactResult
 	// of a collection when it is committed.
 	ctx, cancel := context.WithTimeout(ctx, a.o.FlushTimeout)
 	defer cancel()
+	progress := func(done int64) {
+		if tell != nil {
+			tell(out.Replaced, out.Before+done)
+		}
+	}
 	c, err := a.o.Datasets.Compact(ctx, t.Table, dataset.CompactOptions{
-		Schema: s, Format: dataset.Format(t.Settings.DatasetFormat), TargetBytes: a.o.CompactBytes,
+		Progress: progress,
+		Schema:   s, Format: dataset.Format(t.Settings.DatasetFormat), TargetBytes: a.o.CompactBytes,
 	})
 	if err != nil {
 		return false, err
@@ -83,4 +92,13 @@ func (a *Archiver) compactOnce(ctx context.Context, t Target, out *CompactResult
 	}
 	out.Rows, out.Before, out.After, out.SnapshotID = out.Rows+c.Rows, out.Before+c.Before, out.After+c.After, c.Snapshot
 	return false, nil
+}
+
+// PlanCompaction tells what Compact would do.
+func (a *Archiver) PlanCompaction(ctx context.Context, branch catalog.BranchID) (dataset.CompactionPlan, error) {
+	t, err := a.o.Branches.ArchiveTarget(ctx, branch)
+	if err != nil || len(t.Views) != 1 {
+		return dataset.CompactionPlan{}, err
+	}
+	return a.o.Datasets.PlanCompaction(ctx, t.Table, a.o.CompactBytes)
 }

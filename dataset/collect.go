@@ -32,6 +32,18 @@ type CollectOptions struct {
 	Grace time.Duration
 	// DryRun deletes and writes nothing.
 	DryRun bool
+	// Progress, if set, is told now and then how many files were listed, or deleted
+	// of how many.
+	Progress func(phase string, done, total int)
+}
+
+// tellEvery is after how many files progress is told.
+const tellEvery = 256
+
+func (o *CollectOptions) tell(phase string, done, total int) {
+	if o.Progress != nil && done%tellEvery == 0 {
+		o.Progress(phase, done, total)
+	}
 }
 
 const defaultGrace = 24 * time.Hour
@@ -114,6 +126,7 @@ func (d *Datasets) collect(ctx context.Context, id string, o CollectOptions) (ou
 			return out, err
 		}
 		out.Listed++
+		o.tell("list", out.Listed, 0)
 		if !reached[f.Key] && len(unreached) < maxOrphans {
 			unreached[f.Key] = f
 		}
@@ -149,6 +162,7 @@ func (d *Datasets) collect(ctx context.Context, id string, o CollectOptions) (ou
 			if err := d.store.Delete(ctx, key); err != nil {
 				return out, err
 			}
+			o.tell("delete", out.Deleted, len(unreached))
 		}
 		out.Deleted++
 		out.DeletedBytes += f.Bytes

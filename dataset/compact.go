@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
@@ -26,6 +27,9 @@ type CompactOptions struct {
 	// TargetBytes is about how large a file becomes: 128 to 512 MiB, 256 MiB by
 	// default. Files of at least half of it stay as they are.
 	TargetBytes int64
+	// Progress, if set, is told now and then how many bytes of the files to be
+	// replaced were read, about.
+	Progress func(done int64)
 }
 
 // Bounds of CompactOptions.TargetBytes.
@@ -44,6 +48,60 @@ type Compaction struct {
 	After    int64 // bytes of the new one
 	Path     string
 	Snapshot int64 // that replaced them
+}
+
+// CompactionPlan is what Compact would do until there is nothing more to do.
+type CompactionPlan struct {
+	Files, Written int   // so many would become so many
+	Rows           int64 // as manifests count them
+	Bytes          int64 // of the files to be replaced, each once
+}
+
+// PlanCompaction tells what calling Compact again and again would do. Sizes are
+// guessed: rows take as much room together as apart.
+func (d *Datasets) PlanCompaction(ctx context.Context, id string, target int64) (CompactionPlan, error) {
+	var plan CompactionPlan
+	if target == 0 {
+		target = defaultTargetBytes
+	}
+	t, err := d.Load(ctx, id)
+	if err != nil || t.head == nil {
+		return plan, err
+	}
+	live, err := t.liveFiles(ctx, 0)
+	if err != nil {
+		return plan, fmt.Errorf("dataset: plan a compaction of table %s: %w", id, err)
+	}
+	files := make([]candidate, len(live.data))
+	rows := make([]int64, len(files))
+	made := make([]bool, len(files)) // by the plan
+	for i, e := range live.data {
+		files[i], rows[i] = candidate{smallView(e, target, t.plain()), e.DataFile().FileSizeBytes(), e.SequenceNum()}, e.DataFile().Count()
+	}
+	for {
+		from, to := chooseRun(files, target)
+		if from == to {
+			return plan, nil
+		}
+		one, sum := files[to-1], int64(0)
+		one.bytes = 0
+		for i := from; i < to; i++ {
+			one.bytes += files[i].bytes
+			sum += rows[i]
+			if made[i] {
+				plan.Written--
+				continue
+			}
+			plan.Files++
+			plan.Rows += rows[i]
+			plan.Bytes += files[i].bytes
+		}
+		if one.bytes >= target/2 {
+			one.view = 0
+		}
+		plan.Written++
+		files, rows, made = slices.Replace(files, from, to, one), slices.Replace(rows, from, to, sum), slices.Replace(made, from, to, true)
+	}
 }
 
 // HasSchema tells whether s is the table's current schema.
@@ -184,6 +242,9 @@ func (t *Table) rewrite(ctx context.Context, o CompactOptions, name FileName, ru
 		}
 		if err != nil {
 			return f, out, err
+		}
+		if o.Progress != nil && want > 0 {
+			o.Progress(int64(float64(out.Before) * float64(min(w.Rows(), want)) / float64(want)))
 		}
 	}
 	// Scans hold each file against its manifest; this holds the scan.

@@ -775,6 +775,12 @@ type CommitSubscriber struct {
 	Session int64 `json:"session"`
 }
 
+// CompactFiles defines model for CompactFiles.
+type CompactFiles struct {
+	// DryRun Rewrite nothing; tell which files would be, their bytes as they are
+	DryRun *bool `json:"dryRun,omitempty"`
+}
+
 // CompactResult defines model for CompactResult.
 type CompactResult struct {
 	// BytesAfter Bytes of the written files
@@ -782,6 +788,7 @@ type CompactResult struct {
 
 	// BytesBefore Bytes of the replaced files
 	BytesBefore int64 `json:"bytesBefore"`
+	DryRun      bool  `json:"dryRun"`
 
 	// ReplacedFiles Small files that were rewritten; 0 when there was nothing to do
 	ReplacedFiles int `json:"replacedFiles"`
@@ -2241,6 +2248,9 @@ type CreateDatasetJSONRequestBody = CreateDataset
 // CherryPickSnapshotJSONRequestBody defines body for CherryPickSnapshot for application/json ContentType.
 type CherryPickSnapshotJSONRequestBody = SnapshotChoice
 
+// CompactDatasetJSONRequestBody defines body for CompactDataset for application/json ContentType.
+type CompactDatasetJSONRequestBody = CompactFiles
+
 // ExpireSnapshotsJSONRequestBody defines body for ExpireSnapshots for application/json ContentType.
 type ExpireSnapshotsJSONRequestBody = ExpireSnapshots
 
@@ -2512,6 +2522,18 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/cherry-pick (the `CherryPickSnapshot` operationId).
 	CherryPickSnapshot(ctx context.Context, stream StreamParameter, branch BranchParameter, body CherryPickSnapshotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CompactDatasetWithBody Make few large data files of many small ones
+	//
+	// Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
+	// when there are no more. Rows, their order, offsets and cursors stay as they are; archives and reads go on meanwhile.
+	// The old files stay for as long as a retained snapshot has them. The server does this by itself every ten minutes
+	// or so. An error leaves what was compacted before it; the same call goes on there.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/compact (the `CompactDataset` operationId).
+	CompactDatasetWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// CompactDataset Make few large data files of many small ones
 	//
 	// Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
@@ -2519,8 +2541,10 @@ type ClientInterface interface {
 	// The old files stay for as long as a retained snapshot has them. The server does this by itself every ten minutes
 	// or so. An error leaves what was compacted before it; the same call goes on there.
 	//
+	// Takes a body of the `application/json` content type.
+	//
 	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/compact (the `CompactDataset` operationId).
-	CompactDataset(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*http.Response, error)
+	CompactDataset(ctx context.Context, stream StreamParameter, branch BranchParameter, body CompactDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ExpireSnapshotsWithBody Forget old snapshots
 	//
@@ -3468,6 +3492,28 @@ func (c *Client) CherryPickSnapshot(ctx context.Context, stream StreamParameter,
 	return c.Client.Do(req)
 }
 
+// CompactDatasetWithBody Make few large data files of many small ones
+//
+// Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
+// when there are no more. Rows, their order, offsets and cursors stay as they are; archives and reads go on meanwhile.
+// The old files stay for as long as a retained snapshot has them. The server does this by itself every ten minutes
+// or so. An error leaves what was compacted before it; the same call goes on there.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/compact (the `CompactDataset` operationId).
+func (c *Client) CompactDatasetWithBody(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCompactDatasetRequestWithBody(c.Server, stream, branch, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // CompactDataset Make few large data files of many small ones
 //
 // Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
@@ -3475,9 +3521,11 @@ func (c *Client) CherryPickSnapshot(ctx context.Context, stream StreamParameter,
 // The old files stay for as long as a retained snapshot has them. The server does this by itself every ten minutes
 // or so. An error leaves what was compacted before it; the same call goes on there.
 //
+// Takes a body of the `application/json` content type.
+//
 // Corresponds with POST /v1/datasets/{stream}/branches/{branch}/compact (the `CompactDataset` operationId).
-func (c *Client) CompactDataset(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewCompactDatasetRequest(c.Server, stream, branch)
+func (c *Client) CompactDataset(ctx context.Context, stream StreamParameter, branch BranchParameter, body CompactDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCompactDatasetRequest(c.Server, stream, branch, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5330,8 +5378,19 @@ func NewCherryPickSnapshotRequestWithBody(server string, stream StreamParameter,
 	return req, nil
 }
 
-// NewCompactDatasetRequest constructs an http.Request for the CompactDataset method
-func NewCompactDatasetRequest(server string, stream StreamParameter, branch BranchParameter) (*http.Request, error) {
+// NewCompactDatasetRequest calls the generic CompactDataset builder with application/json body
+func NewCompactDatasetRequest(server string, stream StreamParameter, branch BranchParameter, body CompactDatasetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCompactDatasetRequestWithBody(server, stream, branch, "application/json", bodyReader)
+}
+
+// NewCompactDatasetRequestWithBody constructs an http.Request for the CompactDataset method, with any body, and a specified content type
+func NewCompactDatasetRequestWithBody(server string, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5363,10 +5422,12 @@ func NewCompactDatasetRequest(server string, stream StreamParameter, branch Bran
 		return nil, err
 	}
 
-	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -9130,6 +9191,18 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/cherry-pick (the `CherryPickSnapshot` operationId).
 	CherryPickSnapshotWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body CherryPickSnapshotJSONRequestBody, reqEditors ...RequestEditorFn) (*CherryPickSnapshotResponse, error)
 
+	// CompactDatasetWithBodyWithResponse Make few large data files of many small ones
+	//
+	// Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
+	// when there are no more. Rows, their order, offsets and cursors stay as they are; archives and reads go on meanwhile.
+	// The old files stay for as long as a retained snapshot has them. The server does this by itself every ten minutes
+	// or so. An error leaves what was compacted before it; the same call goes on there.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/compact (the `CompactDataset` operationId).
+	CompactDatasetWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CompactDatasetResponse, error)
+
 	// CompactDatasetWithResponse Make few large data files of many small ones
 	//
 	// Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
@@ -9137,10 +9210,10 @@ type ClientWithResponsesInterface interface {
 	// The old files stay for as long as a retained snapshot has them. The server does this by itself every ten minutes
 	// or so. An error leaves what was compacted before it; the same call goes on there.
 	//
-	// Returns a wrapper object for the known response body format(s).
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/compact (the `CompactDataset` operationId).
-	CompactDatasetWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*CompactDatasetResponse, error)
+	CompactDatasetWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body CompactDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*CompactDatasetResponse, error)
 
 	// ExpireSnapshotsWithBodyWithResponse Forget old snapshots
 	//
@@ -15000,6 +15073,24 @@ func (c *ClientWithResponses) CherryPickSnapshotWithResponse(ctx context.Context
 	return ParseCherryPickSnapshotResponse(rsp)
 }
 
+// CompactDatasetWithBodyWithResponse Make few large data files of many small ones
+//
+// Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
+// when there are no more. Rows, their order, offsets and cursors stay as they are; archives and reads go on meanwhile.
+// The old files stay for as long as a retained snapshot has them. The server does this by itself every ten minutes
+// or so. An error leaves what was compacted before it; the same call goes on there.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/datasets/{stream}/branches/{branch}/compact (the `CompactDataset` operationId).
+func (c *ClientWithResponses) CompactDatasetWithBodyWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CompactDatasetResponse, error) {
+	rsp, err := c.CompactDatasetWithBody(ctx, stream, branch, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCompactDatasetResponse(rsp)
+}
+
 // CompactDatasetWithResponse Make few large data files of many small ones
 //
 // Rewrites neighbouring small files into files of about 256 MiB, as long as there are enough of them, and answers
@@ -15007,11 +15098,11 @@ func (c *ClientWithResponses) CherryPickSnapshotWithResponse(ctx context.Context
 // The old files stay for as long as a retained snapshot has them. The server does this by itself every ten minutes
 // or so. An error leaves what was compacted before it; the same call goes on there.
 //
-// Returns a wrapper object for the known response body format(s).
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/datasets/{stream}/branches/{branch}/compact (the `CompactDataset` operationId).
-func (c *ClientWithResponses) CompactDatasetWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, reqEditors ...RequestEditorFn) (*CompactDatasetResponse, error) {
-	rsp, err := c.CompactDataset(ctx, stream, branch, reqEditors...)
+func (c *ClientWithResponses) CompactDatasetWithResponse(ctx context.Context, stream StreamParameter, branch BranchParameter, body CompactDatasetJSONRequestBody, reqEditors ...RequestEditorFn) (*CompactDatasetResponse, error) {
+	rsp, err := c.CompactDataset(ctx, stream, branch, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}

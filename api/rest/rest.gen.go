@@ -769,6 +769,12 @@ type CommitSubscriber struct {
 	Session int64 `json:"session"`
 }
 
+// CompactFiles defines model for CompactFiles.
+type CompactFiles struct {
+	// DryRun Rewrite nothing; tell which files would be, their bytes as they are
+	DryRun *bool `json:"dryRun,omitempty"`
+}
+
 // CompactResult defines model for CompactResult.
 type CompactResult struct {
 	// BytesAfter Bytes of the written files
@@ -776,6 +782,7 @@ type CompactResult struct {
 
 	// BytesBefore Bytes of the replaced files
 	BytesBefore int64 `json:"bytesBefore"`
+	DryRun      bool  `json:"dryRun"`
 
 	// ReplacedFiles Small files that were rewritten; 0 when there was nothing to do
 	ReplacedFiles int `json:"replacedFiles"`
@@ -2234,6 +2241,9 @@ type CreateDatasetJSONRequestBody = CreateDataset
 
 // CherryPickSnapshotJSONRequestBody defines body for CherryPickSnapshot for application/json ContentType.
 type CherryPickSnapshotJSONRequestBody = SnapshotChoice
+
+// CompactDatasetJSONRequestBody defines body for CompactDataset for application/json ContentType.
+type CompactDatasetJSONRequestBody = CompactFiles
 
 // ExpireSnapshotsJSONRequestBody defines body for ExpireSnapshots for application/json ContentType.
 type ExpireSnapshotsJSONRequestBody = ExpireSnapshots

@@ -14,7 +14,7 @@ func (a *app) datasetCommand() *cobra.Command {
 	read.Short, read.Example = "Read a dataset, also that of a stream, to standard output", "  thermocline dataset read seismic.stations --as-of 2026-02-01T00:00:00Z --format csv"
 	c.AddCommand(read, a.datasetCreate(), a.datasetList(), a.datasetShow(), a.datasetDelete(), a.datasetUpload(), a.datasetRemove(),
 		a.datasetTransactions(), a.datasetAbort(), a.datasetRollback(), a.datasetCherryPick())
-	c.AddCommand(a.datasetHistory(), a.datasetFiles(), a.datasetCompact(), a.datasetExpire(), a.datasetGC())
+	c.AddCommand(a.datasetHistory(), a.datasetFiles(), a.datasetCompact(), a.datasetExpire(), a.datasetGC(), a.datasetErase(), a.datasetMaintenance())
 	return c
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 func (a *app) datasetCompact() *cobra.Command {
 	var branch string
+	var dryRun bool
 	c := &cobra.Command{
 		Use:   "compact NAME",
 		Short: "Rewrite many small files of a dataset into few large ones",
@@ -27,8 +29,11 @@ who cannot wait.`,
 				return err
 			}
 			var r client.CompactResult
-			resp, err := remote.CompactDataset(c.Context(), args[0], branch)
-			if err := a.answer(resp, err, &r); err != nil {
+			err = a.watched(c.Context(), remote, args[0], branch, "compact", func(ctx context.Context) error {
+				resp, err := remote.CompactDataset(ctx, args[0], branch, client.CompactFiles{DryRun: &dryRun})
+				return a.answer(resp, err, &r)
+			})
+			if err != nil {
 				return err
 			}
 			if a.output == "json" {
@@ -38,12 +43,17 @@ who cannot wait.`,
 				_, err = fmt.Fprintln(a.out, "nothing to do: there are not enough small files beside each other")
 				return err
 			}
+			if dryRun {
+				_, err = fmt.Fprintf(a.out, "%s files of %s bytes with %s rows would become %s\n", count(r.ReplacedFiles), count(r.BytesBefore), count(r.Rows), count(r.WrittenFiles))
+				return err
+			}
 			_, err = fmt.Fprintf(a.out, "%s files of %s bytes became %s of %s bytes with %s rows, %.1f s; snapshot %s\n",
 				count(r.ReplacedFiles), count(r.BytesBefore), count(r.WrittenFiles), count(r.BytesAfter), count(r.Rows), r.Seconds, text(r.SnapshotID))
 			return err
 		},
 	}
 	branchFlag(c, &branch)
+	dryRunFlag(c, &dryRun)
 	return c
 }
 
@@ -72,8 +82,11 @@ deleted: that is what dataset gc does, later.`,
 			}
 			age := olderThan.String()
 			var r client.ExpireResult
-			resp, err := remote.ExpireSnapshots(c.Context(), args[0], branch, client.ExpireSnapshots{OlderThan: &age, KeepLast: &keepLast, DryRun: &dryRun})
-			if err := a.answer(resp, err, &r); err != nil {
+			err = a.watched(c.Context(), remote, args[0], branch, "expire", func(ctx context.Context) error {
+				resp, err := remote.ExpireSnapshots(ctx, args[0], branch, client.ExpireSnapshots{OlderThan: &age, KeepLast: &keepLast, DryRun: &dryRun})
+				return a.answer(resp, err, &r)
+			})
+			if err != nil {
 				return err
 			}
 			rows := make([][]string, len(r.SnapshotIds))
@@ -120,8 +133,11 @@ first one that found it; until then it is listed as waiting. The server looks ev
 			}
 			wait := grace.String()
 			var r client.CollectResult
-			resp, err := remote.CollectFiles(c.Context(), args[0], branch, client.CollectFiles{Grace: &wait, DryRun: &dryRun})
-			if err := a.answer(resp, err, &r); err != nil {
+			err = a.watched(c.Context(), remote, args[0], branch, "gc", func(ctx context.Context) error {
+				resp, err := remote.CollectFiles(ctx, args[0], branch, client.CollectFiles{Grace: &wait, DryRun: &dryRun})
+				return a.answer(resp, err, &r)
+			})
+			if err != nil {
 				return err
 			}
 			rows := make([][]string, len(r.Files))

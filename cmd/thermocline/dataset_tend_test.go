@@ -87,3 +87,29 @@ func TestDatasetTending(t *testing.T) {
 		}
 	}
 }
+
+func TestDatasetErase(t *testing.T) {
+	t.Parallel()
+	name := stream(t)
+	do(t, "ingest", name, temp(t, "n.ndjson", numbers(0, 10)))
+	do(t, "archive", name)
+	do(t, "ingest", name, temp(t, "m.ndjson", numbers(10, 10)))
+	if text := do(t, "dataset", "erase", name, "--where", "n < 3", "--dry-run"); !strings.Contains(text, "nothing was erased") || !strings.Contains(text, "main") {
+		t.Errorf("dry run: %s", text)
+	}
+	wantNumbers(t, name, 20)
+	var r client.EraseResult
+	if err := json.Unmarshal([]byte(do(t, "dataset", "erase", name, "--where", "n >= 17", "--output", "json")), &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.DryRun || len(r.Branches) != 1 || r.Branches[0].Rows != 3 || r.DeletedFiles == 0 {
+		t.Errorf("erased %+v", r)
+	}
+	wantNumbers(t, name, 17)
+	if text := do(t, "dataset", "maintenance", name); !strings.Contains(text, "erase") || !strings.Contains(text, "request") || !strings.Contains(text, "done") {
+		t.Errorf("maintenance: %s", text)
+	}
+	if text := do(t, "dataset", "compact", name, "--dry-run"); !strings.Contains(text, "nothing to do") {
+		t.Errorf("compact --dry-run: %s", text)
+	}
+}

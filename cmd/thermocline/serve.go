@@ -31,6 +31,7 @@ type serveFlags struct {
 	logLimit                  int64
 	logJSON                   bool
 	verbose                   bool
+	upkeep                    upkeepFlags
 }
 
 func serveCommand() *cobra.Command {
@@ -57,6 +58,7 @@ once. After that, and after kill -9, nothing that was acknowledged is missing.`,
 	}
 	c.Flags().StringVar(&f.data, "data", "data", "the data directory; made if missing")
 	f.warehouse.register(c.Flags())
+	f.upkeep.register(c.Flags())
 	c.Flags().StringVar(&f.listen, "listen", "127.0.0.1:8080", "address to listen on; port 0 takes a free one")
 	c.Flags().StringVar(&f.addressFile, "address-file", "", "write the address here once the server is ready")
 	c.Flags().BoolVar(&f.insecure, "insecure-listen", false, "allow an address that is not loopback, although there is no authentication yet")
@@ -106,8 +108,12 @@ func startServer(ctx context.Context, f serveFlags, logger *slog.Logger) (*serve
 	if err != nil {
 		return nil, err
 	}
+	upkeep, err := f.upkeep.options()
+	if err != nil {
+		return nil, err
+	}
 	n, err := node.Open(ctx, node.Options{
-		Dir: f.data, Warehouse: tables, LogBytes: f.logLimit, Logger: logger, Reached: reached,
+		Dir: f.data, Warehouse: tables, LogBytes: f.logLimit, Upkeep: upkeep, Logger: logger, Reached: reached,
 		OnFatal: func(err error) { s.fatal <- err },
 	})
 	if err != nil {

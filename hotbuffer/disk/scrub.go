@@ -88,10 +88,11 @@ func (l *Log) scrub(ctx context.Context, out *Scrubbed) error {
 	if _, err := inStock(ctx, l, func() (struct{}, error) { return struct{}{}, nil }); err != nil {
 		return err
 	}
-	for _, t := range targets {
+	for len(targets) > 0 {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		t := targets[0]
 		n, err := t.scrub(&l.id)
 		if err != nil {
 			return fmt.Errorf("segment %v: %w", t.seg.epoch, err)
@@ -102,6 +103,9 @@ func (l *Log) scrub(ctx context.Context, out *Scrubbed) error {
 		if t.seg.damaged {
 			out.Damaged = append(out.Damaged, t.seg.name)
 		}
+		// It may have been retired meanwhile, and leaves only then.
+		t.seg.release()
+		targets = targets[1:]
 	}
 	if err := l.stock.left(ctx, l.closing); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -33,7 +34,7 @@ type scrubLog struct {
 
 func (s *scrubLog) open(fs vfs.FS) {
 	s.t.Helper()
-	l, err := Open("/log", Options{FS: fs, Logger: quiet(), SegmentBytes: 64 << 10, MaxBytes: 4 << 20})
+	l, err := Open("/log", Options{FS: fs, Logger: quiet(), SegmentBytes: 64 << 10, MaxBytes: 64 << 20})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -319,7 +320,24 @@ func TestScrubUnderReaders(t *testing.T) {
 			}
 		})
 	}
-	for i := range 5 {
+	// Segments that a scrub is at work on are retired meanwhile.
+	ctx := t.Context()
+	if err := s.log.Open(ctx, 4, hotbuffer.Settings{Type: hotbuffer.LowLatency, Partitions: 1}); err != nil {
+		t.Fatal(err)
+	}
+	readers.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			s.add(4, strings.Repeat("z", 9000))
+			s.release(4)
+			time.Sleep(time.Millisecond)
+		}
+	})
+	for i := range 20 {
 		s.release(1)
 		if _, err := s.log.Scrub(t.Context()); err != nil {
 			t.Error(err)

@@ -14,7 +14,7 @@ import (
 
 func (w *world) compact() archiver.CompactResult {
 	w.t.Helper()
-	out, err := w.node.archiver.Compact(w.t.Context(), w.state().Branch.ID)
+	out, err := w.node.archiver.Compact(w.t.Context(), w.state().Branch.ID, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestCompactionBesideArchives(t *testing.T) {
 				return
 			case <-time.After(time.Millisecond):
 			}
-			out, err := w.node.archiver.Compact(t.Context(), w.state().Branch.ID)
+			out, err := w.node.archiver.Compact(t.Context(), w.state().Branch.ID, nil)
 			if err != nil {
 				t.Error(err)
 				return

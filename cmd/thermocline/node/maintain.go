@@ -17,12 +17,16 @@ const defaultGrace = 24 * time.Hour
 // maintainer is the upkeep of datasets as the REST interface asks for it.
 type maintainer struct{ n *Node }
 
-func (m maintainer) Compact(ctx context.Context, stream, branch string) (api.Compaction, error) {
+func (m maintainer) Compact(ctx context.Context, stream, branch string, dryRun bool) (api.Compaction, error) {
 	st, err := m.n.find(ctx, stream, branch)
 	if err != nil {
 		return api.Compaction{}, err
 	}
-	out, err := m.n.upkeep.compact(ctx, st)
+	if dryRun {
+		plan, err := m.n.upkeep.planCompaction(ctx, st)
+		return api.Compaction{Replaced: plan.Files, Written: plan.Written, Rows: plan.Rows, Before: plan.Bytes}, err
+	}
+	out, err := m.n.upkeep.compact(ctx, st, true)
 	return api.Compaction{
 		Replaced: out.Replaced, Written: out.Written, Rows: out.Rows, Before: out.Before, After: out.After, SnapshotID: out.SnapshotID,
 	}, err
@@ -40,7 +44,7 @@ func (m maintainer) Expire(ctx context.Context, stream, branch string, q api.Exp
 	if q.OlderThan == nil {
 		o = retention(st.Branch.Policy, o)
 	}
-	out, err := m.n.upkeep.expire(ctx, st.Branch.TableUUID, o)
+	out, err := m.n.upkeep.expire(ctx, st, o, true)
 	if err != nil {
 		return api.Expiry{}, fmt.Errorf("expire snapshots of %s: %w", st.Name(), err)
 	}
@@ -53,7 +57,7 @@ func (m maintainer) Collect(ctx context.Context, stream, branch string, q api.Co
 		return api.Collection{}, err
 	}
 	q.Grace = cmp.Or(q.Grace, defaultGrace)
-	out, err := m.n.upkeep.collect(ctx, st.Branch.TableUUID, dataset.CollectOptions{Grace: q.Grace, DryRun: q.DryRun})
+	out, err := m.n.upkeep.collect(ctx, st, dataset.CollectOptions{Grace: q.Grace, DryRun: q.DryRun}, true)
 	if err != nil {
 		return api.Collection{}, fmt.Errorf("collect files of %s: %w", st.Name(), err)
 	}

@@ -225,7 +225,7 @@ func TestMergeBesideArchives(t *testing.T) {
 	g.Go(func() error {
 		for range rounds / 2 {
 			for _, name := range []string{"main", "exp"} {
-				if _, err := w.b.Maintainer.Compact(ctx, "s", name); err != nil && !errors.Is(err, record.ErrConflict) {
+				if _, err := w.b.Maintainer.Compact(ctx, "s", name, false); err != nil && !errors.Is(err, record.ErrConflict) {
 					return fmt.Errorf("compact %s: %w", name, err)
 				}
 			}

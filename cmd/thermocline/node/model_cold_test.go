@@ -21,7 +21,7 @@ func (m *machine) opCompact(r *rand.Rand) bool {
 	}
 	if r.IntN(4) == 0 {
 		m.faults.arm(1+r.IntN(40), r.IntN(2) == 0, "")
-		_, err := m.node.archiver.Compact(m.ctx, branch)
+		_, err := m.node.archiver.Compact(m.ctx, branch, nil)
 		struck := m.faults.disarm()
 		if err != nil && !errors.Is(err, errInjected) {
 			m.fail("compact %s, with %q failing: %w", s.name, struck, err)
@@ -33,7 +33,7 @@ func (m *machine) opCompact(r *rand.Rand) bool {
 			}
 		}
 	}
-	out, err := m.node.archiver.Compact(m.ctx, branch)
+	out, err := m.node.archiver.Compact(m.ctx, branch, nil)
 	m.must("compact "+s.name, err)
 	if out.Replaced > 0 {
 		m.count("compact of files")

@@ -176,7 +176,8 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		// The lock file makes this the only process of the directory.
 		Owner: "node-" + n.catalog.ClusterID(), Cluster: n.catalog.ClusterID(),
 		Holds: holds{n.catalog}, Fullness: func() float64 { return fullness(n.log.LogStats()) },
-		Logger: o.Logger, Reached: o.Reached,
+		CompactBytes: o.Upkeep.CompactBytes,
+		Logger:       o.Logger, Reached: o.Reached,
 	}
 	if o.seams.archiver != nil {
 		o.seams.archiver(&archives)

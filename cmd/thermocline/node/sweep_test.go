@@ -160,7 +160,7 @@ func archiveIt(ctx context.Context, w *world) error {
 }
 
 func compact(ctx context.Context, w *world) error {
-	_, err := w.node.archiver.Compact(ctx, w.state().Branch.ID)
+	_, err := w.node.archiver.Compact(ctx, w.state().Branch.ID, nil)
 	return err
 }
 

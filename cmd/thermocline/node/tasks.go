@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -65,7 +66,7 @@ func (tr *track) end(result string, err error) {
 	tr.of.last[tr.branch][tr.task.Kind] = tr.task
 }
 
-// of returns the work on a branch: what is under way first, then the last ones, by
+// ofBranch returns the work on a branch: what is under way first, then the last ones, by
 // kind.
 func (t *tasks) ofBranch(branch catalog.BranchID) []api.MaintenanceTask {
 	t.mu.Lock()
@@ -105,10 +106,13 @@ func (t *tasks) runningNow() map[string]int {
 // forget drops what is remembered of branches that are gone.
 func (t *tasks) forget(gone func(catalog.BranchID) bool) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	for id := range t.last {
+	ids := slices.Collect(maps.Keys(t.last))
+	t.mu.Unlock()
+	for _, id := range ids {
 		if gone(id) {
+			t.mu.Lock()
 			delete(t.last, id)
+			t.mu.Unlock()
 		}
 	}
 }

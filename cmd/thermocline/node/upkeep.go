@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -35,6 +36,8 @@ type UpkeepOptions struct {
 	// dataset.CollectOptions [24 h]. A Grace shorter than an archive or a compaction
 	// takes loses rows: only for tests.
 	MaxAge, Grace time.Duration
+	// CompactBytes is how large compaction makes a file, 128 to 512 MiB [256 MiB].
+	CompactBytes int64
 }
 
 // Bounds of the background work.
@@ -64,6 +67,7 @@ type upkeep struct {
 	o UpkeepOptions
 
 	tasks
+	collected collected // the expiring loop's
 
 	figuresMu sync.Mutex
 	count     api.MaintenanceFigures
@@ -72,7 +76,7 @@ type upkeep struct {
 func newUpkeep(n *Node, o UpkeepOptions) *upkeep {
 	o.CompactEvery = cmp.Or(o.CompactEvery, CompactEvery)
 	o.ExpireEvery = cmp.Or(o.ExpireEvery, ExpireEvery)
-	return &upkeep{n: n, o: o}
+	return &upkeep{n: n, o: o, collected: collected{}}
 }
 
 // run tends datasets until ctx ends. Failures are logged and counted, and tried
@@ -88,6 +92,10 @@ func (u *upkeep) run(ctx context.Context) error {
 		walkEvery(ctx, u.o.CompactEvery, func() {
 			u.walk(ctx, turn, func(st *branch.State) { u.compactDue(ctx, st, seen) })
 			u.forget(ctx, seen)
+			u.tasks.forget(func(id catalog.BranchID) bool {
+				_, err := u.n.catalog.BranchByID(ctx, id)
+				return errors.Is(err, record.ErrNotFound)
+			})
 		})
 	})
 	loops.Go(func() {
@@ -95,6 +103,7 @@ func (u *upkeep) run(ctx context.Context) error {
 			u.expireBranches(ctx)
 			u.pruneTransactions(ctx)
 			u.walk(ctx, turn, func(st *branch.State) { u.expireDue(ctx, st) })
+			u.collected.forget(ctx, u.n.catalog)
 		})
 	})
 	return nil
@@ -176,7 +185,7 @@ func (u *upkeep) compactDue(ctx context.Context, st *branch.State, seen map[cata
 	}
 	bounded, cancel := context.WithTimeout(ctx, compactTime)
 	defer cancel()
-	out, err := u.compact(bounded, st)
+	out, err := u.compact(bounded, st, false)
 	switch {
 	case ctx.Err() != nil:
 		return
@@ -216,10 +225,15 @@ func (u *upkeep) pruneTransactions(ctx context.Context) {
 // expireDue expires and then collects, so that what expiry leaves is on the
 // collection's list at once.
 func (u *upkeep) expireDue(ctx context.Context, st *branch.State) {
-	e, err := u.expire(ctx, st.Branch.TableUUID, retention(st.Branch.Policy, dataset.ExpireOptions{MaxAge: u.o.MaxAge}))
+	e, err := u.expire(ctx, st, retention(st.Branch.Policy, dataset.ExpireOptions{MaxAge: u.o.MaxAge}), false)
+	var c dataset.Collection
 	if err == nil {
-		var c dataset.Collection
-		c, err = u.collect(ctx, st.Branch.TableUUID, dataset.CollectOptions{Grace: u.o.Grace})
+		idle, stands := u.collected.idle(ctx, u.n.catalog, st.Branch.TableUUID)
+		if !idle {
+			if c, err = u.collect(ctx, st, dataset.CollectOptions{Grace: u.o.Grace}, false); err == nil {
+				u.collected.done(st.Branch.TableUUID, stands, c, cmp.Or(u.o.Grace, defaultGrace))
+			}
+		}
 		if len(e.Expired) > 0 || c.Deleted > 0 {
 			u.n.logger.Info("expired snapshots of a dataset", "branch", st.Name(), "snapshots", len(e.Expired), "kept", e.Kept, "files", c.Deleted, "bytes", c.DeletedBytes)
 		}
@@ -245,10 +259,13 @@ func (u *upkeep) files(ctx context.Context, st *branch.State) int64 {
 
 // compactDataset compacts the table of a dataset without a stream until there is
 // nothing more to do.
-func (u *upkeep) compactDataset(ctx context.Context, st *branch.State) (archiver.CompactResult, error) {
+func (u *upkeep) compactDataset(ctx context.Context, st *branch.State, tell func(int, int64)) (archiver.CompactResult, error) {
 	var out archiver.CompactResult
 	for {
-		c, err := u.n.datasets.Compact(ctx, st.Branch.TableUUID, dataset.CompactOptions{Format: dataset.Format(st.Branch.Settings.DatasetFormat)})
+		c, err := u.n.datasets.Compact(ctx, st.Branch.TableUUID, dataset.CompactOptions{
+			Format: dataset.Format(st.Branch.Settings.DatasetFormat), TargetBytes: u.o.CompactBytes,
+			Progress: func(done int64) { tell(out.Replaced, out.Before+done) },
+		})
 		if err != nil || c.Files == 0 {
 			return out, err
 		}
@@ -260,14 +277,30 @@ func (u *upkeep) compactDataset(ctx context.Context, st *branch.State) (archiver
 	}
 }
 
-func (u *upkeep) compact(ctx context.Context, st *branch.State) (archiver.CompactResult, error) {
-	compact := u.compactDataset
+// planCompaction tells what compact would do.
+func (u *upkeep) planCompaction(ctx context.Context, st *branch.State) (dataset.CompactionPlan, error) {
 	if st.Stream.Kind == catalog.KindStream {
-		compact = func(ctx context.Context, st *branch.State) (archiver.CompactResult, error) {
-			return u.n.archiver.Compact(ctx, st.Branch.ID)
+		return u.n.archiver.PlanCompaction(ctx, st.Branch.ID)
+	}
+	return u.n.datasets.PlanCompaction(ctx, st.Branch.TableUUID, u.o.CompactBytes)
+}
+
+func (u *upkeep) compact(ctx context.Context, st *branch.State, requested bool) (archiver.CompactResult, error) {
+	t := u.begin(st.Branch.ID, "compact", requested)
+	t.tell("plan", 0, 0, 0, 0)
+	plan, err := u.planCompaction(ctx, st)
+	var out archiver.CompactResult
+	if err == nil {
+		tell := func(files int, bytes int64) {
+			t.tell("rewrite", int64(files), int64(max(files, plan.Files)), bytes, max(bytes, plan.Bytes))
+		}
+		if st.Stream.Kind == catalog.KindStream {
+			out, err = u.n.archiver.Compact(ctx, st.Branch.ID, tell)
+		} else {
+			out, err = u.compactDataset(ctx, st, tell)
 		}
 	}
-	out, err := compact(ctx, st)
+	t.end(fmt.Sprintf("%d files of %d bytes became %d of %d", out.Replaced, out.Before, out.Written, out.After), err)
 	u.note(err, func(f *api.MaintenanceFigures) {
 		if err == nil {
 			f.Compactions++
@@ -278,8 +311,10 @@ func (u *upkeep) compact(ctx context.Context, st *branch.State) (archiver.Compac
 	return out, err
 }
 
-func (u *upkeep) expire(ctx context.Context, table string, o dataset.ExpireOptions) (dataset.Expiry, error) {
-	out, err := u.n.datasets.Expire(ctx, table, o)
+func (u *upkeep) expire(ctx context.Context, st *branch.State, o dataset.ExpireOptions, requested bool) (dataset.Expiry, error) {
+	t := u.begin(st.Branch.ID, "expire", requested)
+	out, err := u.n.datasets.Expire(ctx, st.Branch.TableUUID, o)
+	t.end(fmt.Sprintf("%d snapshots dropped, %d stay", len(out.Expired), out.Kept), err)
 	u.note(err, func(f *api.MaintenanceFigures) {
 		if err == nil && !o.DryRun {
 			f.Expiries++
@@ -289,8 +324,11 @@ func (u *upkeep) expire(ctx context.Context, table string, o dataset.ExpireOptio
 	return out, err
 }
 
-func (u *upkeep) collect(ctx context.Context, table string, o dataset.CollectOptions) (dataset.Collection, error) {
-	out, err := u.n.datasets.Collect(ctx, table, o)
+func (u *upkeep) collect(ctx context.Context, st *branch.State, o dataset.CollectOptions, requested bool) (dataset.Collection, error) {
+	t := u.begin(st.Branch.ID, "gc", requested)
+	o.Progress = func(phase string, done, total int) { t.tell(phase, int64(done), int64(total), 0, 0) }
+	out, err := u.n.datasets.Collect(ctx, st.Branch.TableUUID, o)
+	t.end(fmt.Sprintf("%d of %d files deleted, %d bytes; %d wait", out.Deleted, out.Listed, out.DeletedBytes, len(out.Orphans)-out.Deleted), err)
 	u.note(err, func(f *api.MaintenanceFigures) {
 		if o.DryRun {
 			return

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -195,4 +196,76 @@ func (f failing) Create(ctx context.Context, key string) (objstore.Writer, error
 		return nil, fmt.Errorf("create %s: %w", key, record.ErrFull)
 	}
 	return f.Store.Create(ctx, key)
+}
+
+// TestUpkeepPassesOverWhatStands: files of a table that nothing has changed are
+// listed once, not with every walk, until something is due; a restart looks once.
+func TestUpkeepPassesOverWhatStands(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, catalog.Settings{})
+	w.publish(5)
+	w.archive()
+	walks := func(n int) int64 {
+		before := w.node.upkeep.figures().Collections
+		for range n {
+			w.node.upkeep.expireDue(t.Context(), w.state())
+		}
+		return w.node.upkeep.figures().Collections - before
+	}
+	if n := walks(5); n != 1 {
+		t.Errorf("%d collections of a table that nothing changes", n)
+	}
+	w.publish(5)
+	w.archive()
+	if n := walks(5); n != 1 {
+		t.Errorf("%d collections after an archive", n)
+	}
+	if n := walks(2 * mostIdle); n < 1 || n > 3 {
+		t.Errorf("%d collections in %d walks: nothing is passed over for ever", n, 2*mostIdle)
+	}
+	w.restart()
+	if n := walks(5); n != 1 {
+		t.Errorf("%d collections after a restart", n)
+	}
+	tasks, err := w.b.Maintainer.Tasks(t.Context(), "s", "main")
+	if err != nil || len(tasks) != 2 || tasks[0].Kind != "expire" || tasks[1].Kind != "gc" || tasks[1].State != "done" || tasks[1].Requested {
+		t.Errorf("tasks %+v, %v", tasks, err)
+	}
+}
+
+// TestTasksShowProgress: what is under way can be watched, and cancelled.
+func TestTasksShowProgress(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, catalog.Settings{})
+	for range 6 {
+		w.publish(50)
+		w.archive()
+	}
+	plan, err := w.b.Maintainer.Compact(t.Context(), "s", "main", true)
+	if err != nil || plan.Replaced != 6 || plan.Written != 1 || plan.Rows != 300 || plan.SnapshotID != 0 || w.dataFiles() != 6 {
+		t.Fatalf("a dry run: %+v, %v", plan, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	tr := w.node.upkeep.begin(w.state().Branch.ID, "compact", true)
+	tr.tell("rewrite", 1, 6, 10, 60)
+	tasks, err := w.b.Maintainer.Tasks(t.Context(), "s", "main")
+	if err != nil || len(tasks) != 1 || tasks[0].State != "running" || tasks[0].Phase != "rewrite" || tasks[0].TotalBytes != 60 || !tasks[0].Ended.IsZero() {
+		t.Errorf("tasks %+v, %v", tasks, err)
+	}
+	tr.end("", context.Canceled)
+	cancel()
+	if _, err := w.b.Maintainer.Compact(ctx, "s", "main", false); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if tasks, err = w.b.Maintainer.Tasks(t.Context(), "s", "main"); err != nil || len(tasks) != 1 || tasks[0].State != "cancelled" {
+		t.Errorf("tasks %+v, %v", tasks, err)
+	}
+	if out, err := w.b.Maintainer.Compact(t.Context(), "s", "main", false); err != nil || out.Replaced != 6 {
+		t.Errorf("%+v, %v", out, err)
+	}
+	tasks, err = w.b.Maintainer.Tasks(t.Context(), "s", "main")
+	if err != nil || len(tasks) != 1 || tasks[0].State != "done" || tasks[0].Files != 0 || !tasks[0].Requested || tasks[0].Result == "" {
+		t.Errorf("tasks %+v, %v", tasks, err)
+	}
+	w.whole()
 }
