@@ -277,7 +277,7 @@ func TestUpkeepOfDatasets(t *testing.T) {
 		}
 		want = append(want, i)
 	}
-	out, err := w.b.Maintainer.Compact(t.Context(), "d", "main")
+	out, err := w.b.Maintainer.Compact(t.Context(), "d", "main", false)
 	if err != nil || out.Replaced != 6 || out.Written != 1 {
 		t.Errorf("%+v, %v", out, err)
 	}
