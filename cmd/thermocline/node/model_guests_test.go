@@ -147,8 +147,10 @@ func (m *machine) engineAppends(r *rand.Rand, s *modelStream, t *dataset.Table) 
 	if r.IntN(3) == 0 {
 		view = 0
 	}
-	for b, err := range t.Scan(m.ctx, dataset.ScanOptions{Schema: s.view.schema.WithSystem(), View: s.view.number, BatchRows: 1 + r.IntN(30)}) {
+	o := dataset.ScanOptions{Schema: s.view.schema.WithSystem(), View: s.view.number, BatchRows: 1 + r.IntN(30)}
+	for piece, err := range t.Ordered(m.ctx, dataset.OrderedOptions{ScanOptions: o}) {
 		m.must("scan", err)
+		b := piece.Rows
 		if len(files) == 3 {
 			break
 		}
@@ -216,8 +218,15 @@ func (m *machine) engineRewrites(r *rand.Rand, s *modelStream, t *dataset.Table)
 	}
 	w, err := t.NewFileWriter(m.ctx, dataset.FileName{}, s.view.schema, dataset.Parquet)
 	m.must("begin a file", err)
+	last := arrow.Timestamp(0)
 	for b, err := range files.Rows(m.ctx, i, dataset.ScanOptions{Schema: s.view.schema.WithSystem()}) {
 		m.must("read a file", err)
+		times := b.Column(int(b.NumCols()) - 1).(*array.Timestamp).TimestampValues()
+		if !slices.IsSorted(times) || times[0] < last { // a sorted file: an engine would say so of its own
+			w.Abort()
+			return c
+		}
+		last = times[len(times)-1]
 		m.must("write", w.Write(b))
 	}
 	f, err := w.Close()
