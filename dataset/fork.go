@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -36,9 +37,10 @@ type ForkOptions struct {
 // holds the chosen snapshot with its ancestors, so that both tables know what
 // they have in common by the snapshots' ids, t's schemas, partition specs and
 // sort orders under their ids, and the schema of the chosen snapshot as the
-// current one. Neither tags nor what t forgot come along. On top is one empty
-// snapshot with the marker. What is put is this metadata file and that snapshot's
-// list, in the new table's own place; nothing of t is copied or changed.
+// current one. Neither tags nor what t forgot come along; a tag of its own keeps
+// the chosen snapshot, for merges. On top is one empty snapshot with the marker.
+// What is put is this metadata file and that snapshot's list, in the new table's
+// own place; nothing of t is copied or changed.
 //
 // A crash, or a pointer that is never set, leaves these two files below the new
 // table's id.
@@ -70,7 +72,7 @@ func (t *Table) Fork(ctx context.Context, o ForkOptions) (location string, err e
 		if err != nil {
 			return fail(err)
 		}
-		if m, puts, err = newTable(t.d, o.ID, "", m).next(ctx, uuid.NewString(), nil, e); err != nil {
+		if m, puts, err = newTable(t.d, o.ID, "", m).next(ctx, uuid.NewString(), nil, e, nil); err != nil {
 			return fail(err)
 		}
 		// At once: what comes on top reads it.
@@ -80,7 +82,18 @@ func (t *Table) Fork(ctx context.Context, o ForkOptions) (location string, err e
 		puts = nil
 	}
 	if o.Marker != nil {
-		if m, puts, err = newTable(t.d, o.ID, "", m).next(ctx, o.Marker.CommitID, o.Marker, nil); err != nil {
+		was := *t
+		was.head = at
+		known, err := was.extents()
+		if err != nil {
+			return fail(err)
+		}
+		// Which rows it ever had is told to merges, also when the history is forgotten.
+		merged, err := json.Marshal(known)
+		if err != nil {
+			return fail(err)
+		}
+		if m, puts, err = newTable(t.d, o.ID, "", m).next(ctx, o.Marker.CommitID, o.Marker, nil, map[string]string{mergedKey: string(merged)}); err != nil {
 			return fail(err)
 		}
 	}
@@ -128,6 +141,16 @@ func (t *Table) forked(at *table.Snapshot, o ForkOptions) (table.Metadata, error
 			return nil, err
 		}
 	}
+	if at != nil {
+		from, err := json.Marshal(mergedSource{t.id, at.SnapshotID})
+		if err != nil {
+			return nil, err
+		}
+		props[forkedFromKey] = string(from)
+		if err := b.SetSnapshotRef(forkTag, at.SnapshotID, table.TagRef); err != nil {
+			return nil, err
+		}
+	}
 	maps.Copy(props, o.Properties)
 	if len(props) > 0 {
 		if err := b.SetProperties(props); err != nil {
@@ -172,9 +195,10 @@ func (t *Table) forkHistory(b *table.MetadataBuilder, at *table.Snapshot) error 
 }
 
 // next adds a snapshot on top of t, whose metadata is not stored yet, and returns
-// what is to be put: an empty one, unless e says what it changes.
-func (t *Table) next(ctx context.Context, commitID string, m *Marker, e *edit) (table.Metadata, []pending, error) {
-	c := &change{base: t, schema: t.Schema(), sequence: t.meta.LastSequenceNumber() + 1, commitID: commitID}
+// what is to be put: an empty one, unless e says what it changes. extra is for its
+// summary.
+func (t *Table) next(ctx context.Context, commitID string, m *Marker, e *edit, extra map[string]string) (table.Metadata, []pending, error) {
+	c := &change{base: t, schema: t.Schema(), sequence: t.meta.LastSequenceNumber() + 1, commitID: commitID, extra: extra}
 	for c.snapshotID == 0 || t.meta.SnapshotByID(c.snapshotID) != nil {
 		c.snapshotID = rand.Int64()
 	}
@@ -203,6 +227,11 @@ func (t *Table) next(ctx context.Context, commitID string, m *Marker, e *edit) (
 	}
 	if err := c.add(operation, kept, m); err != nil {
 		return nil, nil, err
+	}
+	if extra[mergedKey] != "" {
+		if err := c.builder.SetSnapshotRef(mergedTag, c.snapshotID, table.TagRef); err != nil {
+			return nil, nil, err
+		}
 	}
 	meta, err := c.builder.Build()
 	return meta, c.puts, err

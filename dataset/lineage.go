@@ -9,6 +9,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/apache/iceberg-go/table"
 
@@ -33,17 +34,40 @@ const (
 // marker.
 const mergedTag = "thermocline-merged"
 
-// mergedSource is the value of mergedSourceKey.
+// forkedFromKey is the property of a table that says of which snapshot of which
+// table it was made.
+const forkedFromKey = "thermocline.forked-from"
+
+// forkTag pins that snapshot in the new table: it is what both have in common.
+const forkTag = "thermocline-fork"
+
+// mergedIntoPrefix begins the tags that pin a snapshot which was merged into
+// another table, and so is what both have in common from then on.
+const mergedIntoPrefix = "thermocline-merged-into-"
+
+// mergedIntoTag is the tag on a snapshot that is merged into a table.
+func mergedIntoTag(target string, snapshot int64) string {
+	return mergedIntoPrefix + target + "-" + strconv.FormatInt(snapshot, 10)
+}
+
+// mergedSource is the value of mergedSourceKey and forkedFromKey.
 type mergedSource struct {
 	Table    string `json:"table"`
 	Snapshot int64  `json:"snapshot,string"`
 }
 
 func parseMergedSource(s *table.Snapshot) (m mergedSource, ok bool) {
-	if s.Summary == nil || s.Summary.Properties[mergedSourceKey] == "" {
+	if s.Summary == nil {
 		return m, false
 	}
-	err := json.Unmarshal([]byte(s.Summary.Properties[mergedSourceKey]), &m)
+	return parseSource(s.Summary.Properties[mergedSourceKey])
+}
+
+func parseSource(text string) (m mergedSource, ok bool) {
+	if text == "" {
+		return m, false
+	}
+	err := json.Unmarshal([]byte(text), &m)
 	return m, err == nil && checkID(m.Table) == nil && m.Snapshot != 0
 }
 
@@ -96,6 +120,8 @@ type graph struct {
 	d         *Datasets
 	tables    map[string]bool // that were looked at
 	snapshots map[int64]retained
+	origins   map[string]mergedSource // of tables that were made of others
+	points    map[string][]int64      // where others were made of a table
 }
 
 // retained is a snapshot with a table that still has it.
@@ -104,19 +130,38 @@ type retained struct {
 	t *Table
 }
 
-// older is what its table retains from before a snapshot whose parent expired.
-func (r retained) older() (id []int64) {
-	newest := int64(-1)
-	for _, s := range r.t.meta.Snapshots() {
-		if s.SequenceNumber < r.SequenceNumber && s.SequenceNumber > newest {
-			newest, id = s.SequenceNumber, []int64{s.SnapshotID}
+// older is the newest snapshot that is retained from before one whose parent
+// expired: by its table, or by one that was made of it, or of what it was made of.
+func (g *graph) older(r retained) []int64 {
+	found, newest := []int64(nil), int64(-1)
+	consider := func(s *table.Snapshot, below int64) {
+		if s.SequenceNumber < below && s.SequenceNumber > newest {
+			newest, found = s.SequenceNumber, []int64{s.SnapshotID}
 		}
 	}
-	return id
+	below := r.SequenceNumber
+	for _, s := range r.t.meta.Snapshots() {
+		consider(&s, below)
+	}
+	for id, seen := r.t.id, map[string]bool{}; !seen[id]; {
+		seen[id] = true
+		for _, p := range g.points[id] {
+			if s, ok := g.snapshots[p]; ok {
+				consider(s.Snapshot, below)
+			}
+		}
+		from, ok := g.origins[id]
+		s, kept := g.snapshots[from.Snapshot]
+		if !ok || !kept {
+			break
+		}
+		id, below = from.Table, min(below, s.SequenceNumber+1)
+	}
+	return found
 }
 
 func newGraph(tables ...*Table) *graph {
-	g := &graph{d: tables[0].d, tables: map[string]bool{}, snapshots: map[int64]retained{}}
+	g := &graph{d: tables[0].d, tables: map[string]bool{}, snapshots: map[int64]retained{}, origins: map[string]mergedSource{}, points: map[string][]int64{}}
 	for _, t := range tables {
 		g.add(t)
 	}
@@ -125,6 +170,10 @@ func newGraph(tables ...*Table) *graph {
 
 func (g *graph) add(t *Table) {
 	g.tables[t.id] = true
+	if from, ok := parseSource(t.Property(forkedFromKey)); ok {
+		g.origins[t.id] = from
+		g.points[from.Table] = append(g.points[from.Table], from.Snapshot)
+	}
 	for _, s := range t.meta.Snapshots() {
 		if _, ok := g.snapshots[s.SnapshotID]; !ok {
 			g.snapshots[s.SnapshotID] = retained{&s, t}
@@ -142,7 +191,7 @@ func (g *graph) parents(ctx context.Context, id int64) ([]int64, error) {
 	if s.ParentSnapshotID != nil {
 		out = append(out, *s.ParentSnapshotID)
 		if _, ok := g.snapshots[*s.ParentSnapshotID]; !ok {
-			out = append(out, s.older()...)
+			out = append(out, g.older(s)...)
 		}
 	}
 	m, ok := parseMergedSource(s.Snapshot)

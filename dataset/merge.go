@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/apache/iceberg-go/table"
+
 	"github.com/thermocline/thermocline/record"
 	"github.com/thermocline/thermocline/schema"
 )
@@ -141,20 +143,26 @@ func (d *Datasets) Merge(ctx context.Context, source, target string, o MergeOpti
 	if err != nil {
 		return fail(err)
 	}
+	into, err := d.Load(ctx, target)
+	if err != nil {
+		return fail(err)
+	}
 	m := &merger{source: from, o: o}
-	if o.DryRun {
-		into, err := d.Load(ctx, target)
-		if err != nil {
-			return fail(err)
-		}
-		var c *Conflicts
-		if _, err := m.plan(ctx, into); errors.As(err, &c) {
-			m.out.Conflicts = *c
-		} else if err != nil {
-			return fail(err)
-		}
+	var conflicts *Conflicts
+	switch _, err := m.plan(ctx, into); {
+	case errors.As(err, &conflicts) && o.DryRun:
+		m.out.Conflicts = *conflicts
+	case err != nil:
+		return fail(err)
+	}
+	if o.DryRun || m.out.UpToDate {
 		return m.out, nil
 	}
+	// The next merge asks what came since this one.
+	if err := d.pinMerged(ctx, from, target); err != nil {
+		return fail(err)
+	}
+	// A crash here leaves a pin too many, until the next merge.
 	next, err := d.Commit(ctx, target, Commit{plan: m.plan})
 	if err != nil {
 		return fail(err)
@@ -162,7 +170,49 @@ func (d *Datasets) Merge(ctx context.Context, source, target string, o MergeOpti
 	if !m.out.UpToDate {
 		m.out.Snapshot = next.head.SnapshotID
 	}
+	// The merge is made. Failing leaves pins of earlier merges, until the next one.
+	_ = d.unpinMerged(ctx, from, target)
 	return m.out, nil
+}
+
+// pinMerged keeps the head of a table, as it was loaded, from expiry.
+func (d *Datasets) pinMerged(ctx context.Context, source *Table, target string) error {
+	if source.head == nil {
+		return nil
+	}
+	id := source.head.SnapshotID
+	_, err := d.Commit(ctx, source.id, Commit{refs: func(head *Table, b *table.MetadataBuilder) (bool, error) {
+		if head.meta.SnapshotByID(id) == nil {
+			return false, fmt.Errorf("snapshot %d, which is to be merged, has expired meanwhile; try again: %w", id, record.ErrConflict)
+		}
+		if ref, ok := refs(head.meta)[mergedIntoTag(target, id)]; ok && ref.SnapshotID == id {
+			return false, nil
+		}
+		return true, b.SetSnapshotRef(mergedIntoTag(target, id), id, table.TagRef)
+	}})
+	return err
+}
+
+// unpinMerged lets what was merged before the head expire.
+func (d *Datasets) unpinMerged(ctx context.Context, source *Table, target string) error {
+	if source.head == nil {
+		return nil
+	}
+	keep := mergedIntoTag(target, source.head.SnapshotID)
+	_, err := d.Commit(ctx, source.id, Commit{refs: func(head *Table, b *table.MetadataBuilder) (bool, error) {
+		changed := false
+		for name := range refs(head.meta) {
+			if name == keep || !strings.HasPrefix(name, mergedIntoPrefix+target+"-") {
+				continue
+			}
+			if err := b.RemoveSnapshotRef(name); err != nil {
+				return false, err
+			}
+			changed = true
+		}
+		return changed, nil
+	}})
+	return err
 }
 
 // merger is one merge; out and what leads to it are made anew on each attempt.

@@ -176,9 +176,10 @@ func (m *merger) gain(ctx context.Context, p *piece) error {
 	f := p.entry.DataFile()
 	if have, ok := m.dst.gained[p.path()]; ok {
 		// It came another way. What the source deleted of it goes.
-		if !published(f) {
-			m.delete(have.entry.DataFile(), without(p.gone, have.gone))
+		if published(f) {
+			return m.uncover(ctx, p, have)
 		}
+		m.delete(have.entry.DataFile(), without(p.gone, have.gone))
 		m.leaveOut(f.Count())
 		return nil
 	}
@@ -210,6 +211,33 @@ func (m *merger) gain(ctx context.Context, p *piece) error {
 		return fmt.Errorf("%s: more than %d of its rows are known already, too many to cover; merge more often than the source is compacted, or with the strategy %s: %w", p.path(), maxDeletes, Replace, record.ErrTooLarge)
 	}
 	return m.addition(p, complement(keep, f.Count()))
+}
+
+// uncover plans a file that both sides gained, each without the other: a branch
+// that began in the middle of it has some of its rows covered. Those that are new
+// to the target come with the file anew.
+func (m *merger) uncover(ctx context.Context, p, have *piece) error {
+	rows, err := m.ids.of(ctx, p.entry, p.gone)
+	if err != nil {
+		return err
+	}
+	fresh := rows.minus(m.known)
+	m.out.LeftOutRows += rows.rows() - fresh.rows()
+	if len(fresh) == 0 {
+		m.out.LeftOutFiles++
+		return nil
+	}
+	there, err := m.ids.of(ctx, have.entry, have.gone)
+	if err != nil {
+		return err
+	}
+	keep, err := m.ids.positions(ctx, p.entry, fresh.plus(there))
+	if err != nil {
+		return err
+	}
+	m.edit.remove[p.path()] = true
+	m.out.RemovedRows += there.rows()
+	return m.addition(p, complement(keep, p.entry.DataFile().Count()))
 }
 
 func (m *merger) leaveOut(rows int64) {
