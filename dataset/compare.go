@@ -168,7 +168,7 @@ func (s *side) publishedRows(ctx context.Context, ids *identities) (now, before 
 		rows[into] = append(rows[into], r...)
 		return err
 	}
-	for _, p := range inOrder(s.gained) {
+	for _, p := range inOrder(s.newer) {
 		if err := collect(0, p, p.gone); err != nil {
 			return nil, nil, err
 		}

@@ -98,11 +98,14 @@ type side struct {
 	// gained: no ancestor has it. lost: an ancestor has it, the branch does
 	// not. thinned: both have it, with other rows deleted.
 	gained, lost, thinned map[string]*piece
+	// newer are the gained ones, and those that only some of several ancestors
+	// have: a file that one of them had may live on in one of another.
+	newer map[string]*piece
 }
 
 // since compares a table's head with the common ancestors.
 func since(ctx context.Context, t *Table, from []retained) (*side, error) {
-	s := &side{t: t, gained: map[string]*piece{}, lost: map[string]*piece{}, thinned: map[string]*piece{}}
+	s := &side{t: t, gained: map[string]*piece{}, lost: map[string]*piece{}, thinned: map[string]*piece{}, newer: map[string]*piece{}}
 	if len(from) == 0 {
 		from = []retained{{}}
 	}
@@ -119,11 +122,13 @@ func since(ctx context.Context, t *Table, from []retained) (*side, error) {
 			}
 			s.lost[path].bases++
 		}
-		if i == 0 {
-			for path, e := range d.gained {
-				s.gained[path] = &piece{entry: e, at: d.order[path]}
+		for path, e := range d.gained {
+			if s.newer[path] == nil {
+				s.newer[path] = &piece{entry: e, at: d.order[path]}
 			}
-			continue
+			if i == 0 {
+				s.gained[path] = s.newer[path]
+			}
 		}
 		for path := range s.gained {
 			if _, ok := d.gained[path]; !ok {
@@ -140,7 +145,7 @@ func (s *side) findDeleted(ctx context.Context, from []retained, changed bool) e
 	if err != nil {
 		return err
 	}
-	for _, p := range s.gained {
+	for _, p := range s.newer {
 		p.gone = now.of(p.entry)
 	}
 	for _, base := range from {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 
 	"github.com/apache/iceberg-go"
@@ -141,13 +142,21 @@ func (t *Table) forked(at *table.Snapshot, o ForkOptions) (table.Metadata, error
 			return nil, err
 		}
 	}
+	origins := []mergedSource{{Table: t.id}}
 	if at != nil {
-		from, err := json.Marshal(mergedSource{t.id, at.SnapshotID})
-		if err != nil {
-			return nil, err
+		origins[0].Snapshot = at.SnapshotID
+	}
+	origins = append(origins, t.origins()...)
+	from, err := json.Marshal(origins)
+	if err != nil {
+		return nil, err
+	}
+	props[forkedFromKey] = string(from)
+	for i, o := range origins {
+		if _, err := b.SnapshotByID(o.Snapshot); err != nil {
+			continue
 		}
-		props[forkedFromKey] = string(from)
-		if err := b.SetSnapshotRef(forkTag, at.SnapshotID, table.TagRef); err != nil {
+		if err := b.SetSnapshotRef(forkTag+"-"+strconv.Itoa(i), o.Snapshot, table.TagRef); err != nil {
 			return nil, err
 		}
 	}
@@ -181,6 +190,13 @@ func (t *Table) forkHistory(b *table.MetadataBuilder, at *table.Snapshot) error 
 			break
 		}
 		s = t.meta.SnapshotByID(*s.ParentSnapshotID)
+	}
+	if at != nil { // and what t was made of, also where the chain is broken
+		for _, o := range t.origins() {
+			if s := t.meta.SnapshotByID(o.Snapshot); s != nil && s.SequenceNumber < at.SequenceNumber {
+				keep[s.SnapshotID] = true
+			}
+		}
 	}
 	var drop []int64
 	for _, s := range t.meta.Snapshots() {

@@ -128,7 +128,7 @@ func TestFork(t *testing.T) {
 		refs = append(refs, name)
 	}
 	slices.Sort(refs)
-	if diff := cmp.Diff([]string{"main", "thermocline-fork", "thermocline-marker", "thermocline-merged"}, refs); diff != "" {
+	if diff := cmp.Diff([]string{"main", "thermocline-fork-0", "thermocline-marker", "thermocline-merged"}, refs); diff != "" {
 		t.Error(diff)
 	}
 	for range meta.PreviousFiles() {

@@ -35,11 +35,21 @@ const (
 const mergedTag = "thermocline-merged"
 
 // forkedFromKey is the property of a table that says of which snapshot of which
-// table it was made.
+// table it was made (0: that was empty), of which that was made, and so on.
 const forkedFromKey = "thermocline.forked-from"
 
-// forkTag pins that snapshot in the new table: it is what both have in common.
+// forkTag begins the tags that pin these snapshots in the table: each is what it has
+// in common with others, whether the tables between are still there or not.
 const forkTag = "thermocline-fork"
+
+// origins are what a table was made of, the nearest first.
+func (t *Table) origins() []mergedSource {
+	var out []mergedSource
+	if json.Unmarshal([]byte(t.Property(forkedFromKey)), &out) != nil {
+		return nil
+	}
+	return out
+}
 
 // mergedIntoPrefix begins the tags that pin a snapshot which was merged into
 // another table, and so is what both have in common from then on.
@@ -50,24 +60,17 @@ func mergedIntoTag(target string, snapshot int64) string {
 	return mergedIntoPrefix + target + "-" + strconv.FormatInt(snapshot, 10)
 }
 
-// mergedSource is the value of mergedSourceKey and forkedFromKey.
+// mergedSource is the value of mergedSourceKey, and a part of that of forkedFromKey.
 type mergedSource struct {
 	Table    string `json:"table"`
 	Snapshot int64  `json:"snapshot,string"`
 }
 
 func parseMergedSource(s *table.Snapshot) (m mergedSource, ok bool) {
-	if s.Summary == nil {
+	if s.Summary == nil || s.Summary.Properties[mergedSourceKey] == "" {
 		return m, false
 	}
-	return parseSource(s.Summary.Properties[mergedSourceKey])
-}
-
-func parseSource(text string) (m mergedSource, ok bool) {
-	if text == "" {
-		return m, false
-	}
-	err := json.Unmarshal([]byte(text), &m)
+	err := json.Unmarshal([]byte(s.Summary.Properties[mergedSourceKey]), &m)
 	return m, err == nil && checkID(m.Table) == nil && m.Snapshot != 0
 }
 
@@ -120,8 +123,7 @@ type graph struct {
 	d         *Datasets
 	tables    map[string]bool // that were looked at
 	snapshots map[int64]retained
-	origins   map[string]mergedSource // of tables that were made of others
-	points    map[string][]int64      // where others were made of a table
+	points    map[string][]int64 // snapshots of a table that others were made of
 }
 
 // retained is a snapshot with a table that still has it.
@@ -143,25 +145,27 @@ func (g *graph) older(r retained) []int64 {
 	for _, s := range r.t.meta.Snapshots() {
 		consider(&s, below)
 	}
-	for id, seen := r.t.id, map[string]bool{}; !seen[id]; {
-		seen[id] = true
+	made := func(id string) {
 		for _, p := range g.points[id] {
 			if s, ok := g.snapshots[p]; ok {
 				consider(s.Snapshot, below)
 			}
 		}
-		from, ok := g.origins[id]
-		s, kept := g.snapshots[from.Snapshot]
-		if !ok || !kept {
+	}
+	made(r.t.id)
+	for _, o := range r.t.origins() {
+		s, ok := g.snapshots[o.Snapshot]
+		if !ok {
 			break
 		}
-		id, below = from.Table, min(below, s.SequenceNumber+1)
+		below = min(below, s.SequenceNumber+1)
+		made(o.Table)
 	}
 	return found
 }
 
 func newGraph(tables ...*Table) *graph {
-	g := &graph{d: tables[0].d, tables: map[string]bool{}, snapshots: map[int64]retained{}, origins: map[string]mergedSource{}, points: map[string][]int64{}}
+	g := &graph{d: tables[0].d, tables: map[string]bool{}, snapshots: map[int64]retained{}, points: map[string][]int64{}}
 	for _, t := range tables {
 		g.add(t)
 	}
@@ -170,9 +174,8 @@ func newGraph(tables ...*Table) *graph {
 
 func (g *graph) add(t *Table) {
 	g.tables[t.id] = true
-	if from, ok := parseSource(t.Property(forkedFromKey)); ok {
-		g.origins[t.id] = from
-		g.points[from.Table] = append(g.points[from.Table], from.Snapshot)
+	for _, o := range t.origins() {
+		g.points[o.Table] = append(g.points[o.Table], o.Snapshot)
 	}
 	for _, s := range t.meta.Snapshots() {
 		if _, ok := g.snapshots[s.SnapshotID]; !ok {
@@ -242,6 +245,26 @@ func (g *graph) ancestry(ctx context.Context, t *Table) (map[int64]bool, error) 
 	return seen, nil
 }
 
+// fromNothing tells whether two tables parted when there was nothing in them yet:
+// then the empty table is what they have in common.
+func fromNothing(a, b *Table) bool {
+	up := func(t *Table) map[string]bool { // the tables that it comes from → through an empty one
+		out, empty := map[string]bool{t.id: false}, false
+		for _, o := range t.origins() {
+			empty = empty || o.Snapshot == 0
+			out[o.Table] = empty
+		}
+		return out
+	}
+	ofB := up(b)
+	for id, empty := range up(a) {
+		if also, common := ofB[id]; common && (empty || also) {
+			return true
+		}
+	}
+	return false
+}
+
 // bases returns the newest common ancestors of two tables, oldest first: one,
 // or several after merges that crossed; none if one of the tables has no snapshot.
 // whole is false where newer ones may have been forgotten: by expiry, or because
@@ -281,7 +304,7 @@ func bases(ctx context.Context, a, b *Table) (out []retained, whole bool, err er
 			whole = false
 		}
 	}
-	if len(out) == 0 && a.head != nil && b.head != nil {
+	if len(out) == 0 && a.head != nil && b.head != nil && !fromNothing(a, b) {
 		return nil, false, fmt.Errorf("they have no snapshot in common, or it has expired on both sides: %w", record.ErrConflict)
 	}
 	slices.SortFunc(out, func(x, y retained) int {

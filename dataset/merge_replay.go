@@ -75,7 +75,7 @@ func (m *merger) findKnown(ctx context.Context, own *Marker) error {
 			}
 		}
 	}
-	for _, p := range inOrder(m.dst.gained) {
+	for _, p := range inOrder(m.dst.newer) {
 		if f := p.entry.DataFile(); published(f) && near.to(fileInfo(f, 0, 0).system) {
 			if err := collect(p, p.gone); err != nil {
 				return err
@@ -287,7 +287,7 @@ func (m *merger) loseRows(ctx context.Context) error {
 	// Where the source has these rows now: files that compaction made, or what is
 	// left of thinned ones.
 	var ranges []rowRange
-	for _, p := range slices.Concat(inOrder(m.src.gained), inOrder(m.src.thinned)) {
+	for _, p := range slices.Concat(inOrder(m.src.newer), inOrder(m.src.thinned)) {
 		if !published(p.entry.DataFile()) {
 			continue
 		}
@@ -357,7 +357,7 @@ func (m *merger) loseFrom(ctx context.Context, p *piece, had, lost rowSet) error
 func (m *merger) loseElsewhere(ctx context.Context, lost rowSet) (found int64, err error) {
 	if m.where == nil {
 		m.where = []placedRange{}
-		for _, q := range inOrder(m.dst.gained) {
+		for _, q := range inOrder(m.dst.newer) {
 			if !published(q.entry.DataFile()) {
 				continue
 			}
@@ -478,7 +478,7 @@ func (m *merger) settle(ctx context.Context) error {
 		}
 		p.file = e.DataFile()
 		gone := p.at
-		for _, pieces := range []map[string]*piece{m.dst.gained, m.dst.thinned} {
+		for _, pieces := range []map[string]*piece{m.dst.newer, m.dst.thinned} {
 			if q := pieces[path]; q != nil {
 				gone = union(gone, q.gone)
 			}
