@@ -260,7 +260,7 @@ func complement(keep []int64, n int64) []int64 {
 
 // delete takes rows away from a live file of the target.
 func (m *merger) delete(f iceberg.DataFile, at []int64) {
-	if len(at) == 0 {
+	if len(at) == 0 || m.edit.remove[f.FilePath()] {
 		return
 	}
 	p := m.edit.deleted[f.FilePath()]
@@ -472,6 +472,11 @@ func (m *merger) settle(ctx context.Context) error {
 		return err
 	}
 	for path, p := range m.edit.deleted {
+		if m.edit.remove[path] { // as a whole, after all
+			m.out.RemovedRows -= int64(len(p.at))
+			delete(m.edit.deleted, path)
+			continue
+		}
 		e, ok := there[path]
 		if !ok {
 			return fmt.Errorf("%s should be in the target, and is not: %w", path, record.ErrCorrupt)
