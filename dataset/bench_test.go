@@ -8,6 +8,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/google/uuid"
 
 	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/record"
@@ -174,4 +175,20 @@ func BenchmarkCompact(b *testing.B) {
 	}
 	b.ReportMetric(float64(rows)/b.Elapsed().Seconds(), "rows/s")
 	b.ReportMetric(float64(bytes)/1e6/b.Elapsed().Seconds(), "MB/s")
+}
+
+// BenchmarkFork makes a table from one with a thousand snapshots.
+func BenchmarkFork(b *testing.B) {
+	e := newEnv(b)
+	e.create(numbers())
+	for i := range record.Offset(1000) {
+		e.addNumbers(i, i+1)
+	}
+	t := e.load()
+	for b.Loop() {
+		id := uuid.NewString()
+		if _, err := t.Fork(b.Context(), dataset.ForkOptions{ID: id, Marker: forkMarker()}); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
