@@ -35,6 +35,7 @@ type change struct {
 	written    []string       // delete files that are durable already
 	drop       []int64        // snapshots that expire
 	built      table.Metadata // what staging.stage has built already
+	follow     int32          // id of the stream's schema that schema is; 0: none
 }
 
 // Table properties that are ours.
@@ -146,7 +147,7 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit, e *
 	}
 	ch := &change{base: head, commitID: commitID, edits: e, schema: head.Schema(), sequence: head.meta.LastSequenceNumber() + 1}
 	evolved := false
-	if c.Schema != nil {
+	if c.Schema != nil && !head.follows(c.Schema) {
 		s, err := icebergSchema(c.Schema)
 		if err != nil {
 			return nil, err
@@ -157,7 +158,7 @@ func newChange(ctx context.Context, head *Table, commitID string, c *Commit, e *
 			if err := checkEvolution(head.meta, s, empty); err != nil {
 				return nil, err
 			}
-			ch.schema = s
+			ch.schema, ch.follow = s, c.Schema.ID
 		}
 	}
 	if e != nil && e.schema != nil {
@@ -241,7 +242,22 @@ func (c *change) evolve() error {
 	if err != nil {
 		return fmt.Errorf("encode name mapping: %w", err)
 	}
-	return c.builder.SetProperties(iceberg.Properties{table.DefaultNameMappingKey: string(names)})
+	props := iceberg.Properties{table.DefaultNameMappingKey: string(names)}
+	if c.follow != 0 {
+		props[followsKey] = strconv.Itoa(int(c.follow))
+	}
+	return c.builder.SetProperties(props)
+}
+
+// followsKey is the table property that has the id of the stream's schema that the
+// table's current one is.
+const followsKey = "thermocline.schema-id"
+
+// follows tells whether the table has the schema of a stream, or a newer one of it:
+// another engine's change may have come before an archive that began before it.
+func (t *Table) follows(s *schema.Schema) bool {
+	id, err := strconv.Atoi(t.Property(followsKey))
+	return err == nil && s.ID != 0 && int32(id) >= s.ID
 }
 
 // renamed adds to the names of now those that the fields had before, which files

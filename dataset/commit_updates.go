@@ -27,8 +27,9 @@ type UpdateOptions struct {
 	// when it is sent again, as long as no other change with a key came behind it.
 	Key string
 	// Schema, if set, is asked whether next may become the table's schema, before
-	// it does; on each attempt. Its error ends the commit.
-	Schema func(ctx context.Context, t *Table, next *iceberg.Schema) error
+	// it does; on each attempt. Its error ends the commit. id is that of the
+	// stream's schema which next is then, 0 without a stream.
+	Schema func(ctx context.Context, t *Table, next *iceberg.Schema) (id int32, err error)
 }
 
 // CommitUpdates applies what another engine asks for to table id, and returns the
@@ -102,7 +103,7 @@ func (s *staging) stage(ctx context.Context, head *Table) (*change, error) {
 	if !c.builder.HasChanges() {
 		return nil, nil
 	}
-	if err := w.guardFiles(ctx); err != nil {
+	if err := w.guard(ctx); err != nil {
 		return nil, err
 	}
 	if s.o.Key != "" {
@@ -113,7 +114,12 @@ func (s *staging) stage(ctx context.Context, head *Table) (*change, error) {
 	if c.built, err = c.builder.Build(); err != nil {
 		return nil, fmt.Errorf("dataset: change table %s: %w: %w", head.id, err, record.ErrInvalid)
 	}
-	return c, w.guard(ctx)
+	if s.o.View != 0 {
+		if err := markerKept(head, newTable(head.d, head.id, "", c.built)); err != nil {
+			return nil, err
+		}
+	}
+	return c, w.agree(ctx)
 }
 
 // checkRequirements returns the refs that have moved on, which is no fault if a

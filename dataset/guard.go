@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
@@ -18,26 +19,41 @@ import (
 // what only this program knows of: the place that a stream is archived up to, and
 // who each row is. What it refuses it refuses with ErrInvalid and a way out.
 func (w *stagingWork) guard(ctx context.Context) error {
-	before, after := w.base, newTable(w.base.d, w.base.id, "", w.built)
-	if next := after.Schema(); !next.Equals(before.Schema()) {
-		if w.o.View != 0 {
-			if err := systemColumnsKept(next); err != nil {
-				return err
-			}
-			if err := checkEvolution(before.meta, next, after.head == nil); err != nil {
-				return err
-			}
+	next := w.builder.CurrentSchema()
+	if next == nil {
+		return refused("the table would have no schema")
+	}
+	if w.o.View != 0 && !next.Equals(w.base.Schema()) {
+		if err := systemColumnsKept(next); err != nil {
+			return err
 		}
-		if w.o.Schema != nil {
-			if err := w.o.Schema(ctx, before, next); err != nil {
-				return err
-			}
+		_, any := w.tips[table.MainBranch]
+		if err := checkEvolution(w.base.meta, next, !any); err != nil {
+			return err
 		}
 	}
-	if w.o.View != 0 {
-		return markerKept(before, after)
+	return w.guardFiles(ctx)
+}
+
+// agree asks whether the table's new schema may be, when nothing else stands against
+// the change any more: the answer may be that it is another one's already.
+func (w *stagingWork) agree(ctx context.Context) error {
+	next := w.built.CurrentSchema()
+	if w.o.Schema == nil || next.Equals(w.base.Schema()) {
+		return nil
 	}
-	return nil
+	id, err := w.o.Schema(ctx, w.base, next)
+	if err != nil || id == 0 {
+		return err
+	}
+	b, err := table.MetadataBuilderFromBase(w.built, "")
+	if err == nil {
+		err = b.SetProperties(iceberg.Properties{followsKey: strconv.Itoa(int(id))})
+	}
+	if err == nil {
+		w.built, err = b.Build()
+	}
+	return err
 }
 
 // systemColumnsKept tells whether a schema still has the system columns.

@@ -133,28 +133,28 @@ func (t tables) options(ctx context.Context, s catalog.Stream, b catalog.Branch)
 	o := dataset.UpdateOptions{LastFieldID: s.NextFieldID - 1, Key: iceberg.Key(ctx)}
 	if s.Kind != catalog.KindStream {
 		first := s.NextFieldID
-		o.Schema = func(ctx context.Context, _ *dataset.Table, next *ice.Schema) error {
+		o.Schema = func(ctx context.Context, _ *dataset.Table, next *ice.Schema) (int32, error) {
 			if next.HighestFieldID() < first {
-				return nil
+				return 0, nil
 			}
 			// So that no other branch gives them to other columns. A crash behind it
 			// leaves ids that no column has.
 			err := t.n.catalog.TakeFieldIDs(ctx, s.ID, first, next.HighestFieldID()+1)
 			if errors.Is(err, record.ErrConflict) {
 				if now, rerr := t.n.catalog.StreamByID(ctx, s.ID); rerr == nil {
-					return dataset.FieldIDsTaken(first-1, now.NextFieldID-1)
+					return 0, dataset.FieldIDsTaken(first-1, now.NextFieldID-1)
 				}
 			}
 			if err == nil {
 				first = next.HighestFieldID() + 1 // of another attempt
 			}
-			return err
+			return 0, err
 		}
 		return o
 	}
 	o.View = b.View.Number
-	o.Schema = func(ctx context.Context, now *dataset.Table, next *ice.Schema) error {
-		_, err := t.n.directory.Adopt(ctx, s.FullName(), b.Name, nil, func(current *schema.Schema) (*schema.Schema, error) {
+	o.Schema = func(ctx context.Context, now *dataset.Table, next *ice.Schema) (int32, error) {
+		st, err := t.n.directory.Adopt(ctx, s.FullName(), b.Name, nil, func(current *schema.Schema) (*schema.Schema, error) {
 			// The table may lag behind the catalog until the next archive. What the
 			// client did not know of it must not drop.
 			seen, err := schema.Follow(current, now.Schema())
@@ -168,18 +168,21 @@ func (t tables) options(ctx context.Context, s catalog.Stream, b catalog.Branch)
 		})
 		if errors.Is(err, errTableLags) {
 			st, rerr := t.n.directory.ByID(b.ID)
-			if rerr == nil {
+			if rerr == nil && len(st.Draining) == 0 { // else rows of an older schema are yet to come
 				_, rerr = t.n.datasets.SetSchema(ctx, b.TableUUID, st.Schema)
 			}
-			return errors.Join(fmt.Errorf("the stream's schema has changed; load the table again: %w", record.ErrConflict), rerr)
+			return 0, errors.Join(fmt.Errorf("the stream's schema has changed; load the table again: %w", record.ErrConflict), rerr)
 		}
 		if errors.Is(err, record.ErrInvalid) {
 			// Perhaps only because another branch has taken the ids meanwhile.
 			if now, rerr := t.n.catalog.StreamByID(ctx, s.ID); rerr == nil && now.NextFieldID != s.NextFieldID {
-				return dataset.FieldIDsTaken(s.NextFieldID-1, now.NextFieldID-1)
+				return 0, dataset.FieldIDsTaken(s.NextFieldID-1, now.NextFieldID-1)
 			}
 		}
-		return err
+		if err != nil {
+			return 0, err
+		}
+		return st.Schema.ID, nil
 	}
 	return o
 }

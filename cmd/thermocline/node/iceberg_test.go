@@ -411,6 +411,19 @@ func TestIcebergSchemaOfAStream(t *testing.T) {
 	if got := w.cold("main"); !slices.Equal(got, []int64{0, 1, 2, 3}) {
 		t.Errorf("rows %v", got)
 	}
+	// A commit that is refused for another reason leaves the schema alone.
+	now := c.want(200, "", "GET", path, "")
+	refused := strings.TrimSuffix(addColumn(t, now, now.body.Metadata.LastColumnID+1, "never", "string"), "]}") + `,{"action":"remove-snapshot-ref","ref-name":"main"}]}`
+	c.want(400, badRequest, "POST", path, refused)
+	// An archive that began before a column came leaves the column there.
+	before := w.on("main").Schema
+	c.want(200, "", "POST", path, addColumn(t, now, now.body.Metadata.LastColumnID+1, "kept", "string"))
+	if _, err := w.node.datasets.SetSchema(t.Context(), w.on("main").Branch.TableUUID, before); err != nil {
+		t.Fatal(err)
+	}
+	if a := c.want(200, "", "GET", path, ""); !strings.Contains(a.text, `"kept"`) || a.body.Metadata.CurrentSchemaID == now.body.Metadata.CurrentSchemaID {
+		t.Errorf("the older schema is back: %.300s", a.text)
+	}
 	// The stream's schema changes while the table has not followed yet.
 	s := w.on("main").Schema.Clone()
 	s.Fields = append(s.Fields, schema.Field{Name: "more", Type: schema.Type{Kind: schema.Byte}, Nullable: true})
@@ -425,11 +438,11 @@ func TestIcebergSchemaOfAStream(t *testing.T) {
 	for _, f := range w.on("main").Schema.Fields {
 		names = append(names, f.Name)
 	}
-	if !slices.Equal(names, []string{"k", "n", "note", "more", "third"}) || w.on("main").Schema.Fields[3].Type.Kind != schema.Byte {
+	if !slices.Equal(names, []string{"k", "n", "note", "kept", "more", "third"}) || w.on("main").Schema.Fields[4].Type.Kind != schema.Byte {
 		t.Errorf("fields %v", w.on("main").Schema.Fields)
 	}
 	w.restart()
-	if got := len(w.on("main").Schema.Fields); got != 5 {
+	if got := len(w.on("main").Schema.Fields); got != 6 {
 		t.Errorf("%d fields after a restart", got)
 	}
 }
