@@ -111,7 +111,12 @@ func (e *eraser) rewrite(ctx context.Context, t *Table, entry iceberg.ManifestEn
 	if f.FileFormat() == iceberg.AvroFile {
 		format = Avro
 	}
-	w, err := t.NewFileWriter(ctx, name, s, format)
+	rows := s.WithSystem()
+	begin := func() (FileWriter, error) { return t.NewFileWriter(ctx, name, s, format) }
+	if t.plain() {
+		rows, begin = s, func() (FileWriter, error) { return t.NewRowWriter(ctx, s, format) }
+	}
+	w, err := begin()
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +124,7 @@ func (e *eraser) rewrite(ctx context.Context, t *Table, entry iceberg.ManifestEn
 	find := func(context.Context) (fileSet, error) {
 		return fileSet{data: []iceberg.ManifestEntry{entry}, without: positions}, nil
 	}
-	for b, err := range t.stream(ctx, ScanOptions{Schema: s.WithSystem()}, find) {
+	for b, err := range t.stream(ctx, ScanOptions{Schema: rows}, find) {
 		if err == nil {
 			err = w.Write(b)
 		}
