@@ -163,8 +163,8 @@ func (c *Catalog) StartStream(ctx context.Context, id StreamID, starts []BranchS
 		if s.Kind != KindDataset {
 			return fmt.Errorf("%w: it is a stream already", record.ErrExists)
 		}
-		s.Kind, s.NextFieldID = KindStream, next
-		if _, err := tx.ExecContext(ctx, `UPDATE streams SET kind = $1, next_field_id = $2 WHERE id = $3`, s.Kind, next, id); err != nil {
+		s.Kind, s.NextFieldID = KindStream, max(s.NextFieldID, next)
+		if _, err := tx.ExecContext(ctx, `UPDATE streams SET kind = $1, next_field_id = $2 WHERE id = $3`, s.Kind, s.NextFieldID, id); err != nil {
 			return err
 		}
 		for i := range starts {

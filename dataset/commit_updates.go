@@ -30,6 +30,8 @@ type UpdateOptions struct {
 	// it does; on each attempt. Its error ends the commit. id is that of the
 	// stream's schema which next is then, 0 without a stream.
 	Schema func(ctx context.Context, t *Table, next *iceberg.Schema) (id int32, err error)
+	// Swap is Commit.Swap.
+	Swap Swap
 }
 
 // CommitUpdates applies what another engine asks for to table id, and returns the
@@ -42,7 +44,7 @@ type UpdateOptions struct {
 // try again), ErrInvalid (it would harm the table, or cannot be read),
 // ErrNotFound: nothing was committed. ErrOutcomeUnknown as of Commit.
 func (d *Datasets) CommitUpdates(ctx context.Context, id string, u *Updates, o UpdateOptions) (*Table, error) {
-	return d.Commit(ctx, id, Commit{updates: &staging{u, o}})
+	return d.Commit(ctx, id, Commit{updates: &staging{u, o}, Swap: o.Swap})
 }
 
 // KeyProperty holds the key of the newest change that had one.

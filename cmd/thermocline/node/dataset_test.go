@@ -515,3 +515,36 @@ func TestStartEveryBranch(t *testing.T) {
 		}
 	}
 }
+
+// TestLateCommitOfDataset: an engine's commit that was decided on while the table was
+// a dataset's does not land on the stream's.
+func TestLateCommitOfDataset(t *testing.T) {
+	t.Parallel()
+	w := newLake(t)
+	s, b, err := w.node.catalog.Resolve(t.Context(), "default", "d", "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := tables{w.node}.options(t.Context(), s, b)
+	set := func(key string, o dataset.UpdateOptions) error {
+		t.Helper()
+		u, err := dataset.ParseUpdates(nil, []byte(`[{"action":"set-properties","updates":{"`+key+`":"1"}}]`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.node.datasets.CommitUpdates(t.Context(), b.TableUUID, u, o)
+		return err
+	}
+	if err := set("early", late); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.node.directory.Start(t.Context(), "d", func(s catalog.Settings) catalog.Settings { return s }); err != nil {
+		t.Fatal(err)
+	}
+	if err := set("late", late); !errors.Is(err, record.ErrFenced) {
+		t.Errorf("a late commit: %v", err)
+	}
+	if table := w.lakeTable(); table.Property("early") != "1" || table.Property("late") != "" {
+		t.Errorf("early %q, late %q", table.Property("early"), table.Property("late"))
+	}
+}

@@ -116,6 +116,9 @@ func (t tables) Commit(ctx context.Context, r iceberg.Ref, u *dataset.Updates) (
 		return iceberg.Table{}, err
 	}
 	next, err := t.n.datasets.CommitUpdates(ctx, b.TableUUID, u, t.options(ctx, s, b))
+	if errors.Is(err, record.ErrFenced) {
+		err = fmt.Errorf("a stream was started on it meanwhile; load the table again: %s: %w", err.Error(), record.ErrConflict)
+	}
 	if err != nil {
 		return iceberg.Table{}, fmt.Errorf("commit to %s: %w", r, err)
 	}
@@ -132,6 +135,10 @@ func (t tables) Commit(ctx context.Context, r iceberg.Ref, u *dataset.Updates) (
 func (t tables) options(ctx context.Context, s catalog.Stream, b catalog.Branch) dataset.UpdateOptions {
 	o := dataset.UpdateOptions{LastFieldID: s.NextFieldID - 1, Key: iceberg.Key(ctx)}
 	if s.Kind != catalog.KindStream {
+		// These options are void once a stream was started on it.
+		o.Swap = func(ctx context.Context, from, to string, _ int64) error {
+			return t.n.catalog.SwapDatasetPointer(ctx, b.TableUUID, from, to)
+		}
 		first := s.NextFieldID
 		o.Schema = func(ctx context.Context, _ *dataset.Table, next *ice.Schema) (int32, error) {
 			if next.HighestFieldID() < first {
