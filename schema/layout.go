@@ -220,6 +220,10 @@ func (p *PartitionField) check() error {
 	case Hour:
 		takes = k == Timestamp
 	}
+	if p.Type.Kind == Decimal && p.Type.Scale == 0 && p.Transform != Bucket {
+		// The library leaves a scale of 0 out of manifests, and PyIceberg needs it there.
+		return fmt.Errorf("schema: partitioning: %s of %q, a DECIMAL without digits behind the point, makes tables that PyIceberg cannot read; use bucket[N](%s): %w", p.Transform, p.Path, p.Path, record.ErrInvalid)
+	}
 	if !takes {
 		return fmt.Errorf("schema: partitioning: %s does not take %s, which %q is; choose another transform or column: %w", p.Transform, p.Type, p.Path, record.ErrInvalid)
 	}

@@ -19,6 +19,7 @@ func layoutSchema() *schema.Schema {
 		{Name: "day", Type: schema.Type{Kind: schema.Date}},
 		{Name: "x", Type: schema.Type{Kind: schema.Double}},
 		{Name: "ok", Type: schema.Type{Kind: schema.Boolean}},
+		{Name: "whole", Type: schema.Type{Kind: schema.Decimal, Precision: 18}},
 		{Name: "at", Nullable: true, Type: schema.Type{Kind: schema.Struct, Fields: []schema.Field{{Name: "zone", Type: schema.Type{Kind: schema.Long}}}}},
 		{Name: "tags", Type: schema.Type{Kind: schema.Array, Element: &schema.Field{Name: "element", Type: schema.Type{Kind: schema.String}}}},
 	}}
@@ -75,6 +76,7 @@ func TestCompileLayoutRefuses(t *testing.T) {
 		{part: "x", says: "identity does not take DOUBLE"},
 		{part: "bucket[4](ok)", says: "bucket does not take BOOLEAN"},
 		{part: "truncate[4](ts)", says: "truncate does not take TIMESTAMP"},
+		{part: "truncate[10](whole)", says: "use bucket[N](whole)"},
 		{part: "nope", says: "there is no column"},
 		{part: "_offset", says: "or name _timestamp"},
 		{part: "at", says: "is STRUCT"},
