@@ -35,7 +35,7 @@ type span struct {
 	offLo, offHi    int64
 	ours            bool
 	// whole: of its archive it has all rows of a stretch, in order. sorted: its rows
-	// stand in another order.
+	// stand in another order, or are better read by windows.
 	whole, sorted bool
 }
 
@@ -60,7 +60,9 @@ func spanOf(e iceberg.ManifestEntry) span {
 	set(schema.OffsetID, schema.Long, &s.offLo, &s.offHi)
 	_, _, s.ours = parseFileName(f.FilePath())
 	// Where another engine has rewritten rows, they may stand in any order.
-	s.sorted = isSorted(f) || !s.ours
+	// Small files of partitions lie side by side: rather than row by row, they are
+	// merged by windows, which they fit in.
+	s.sorted = isSorted(f) || !s.ours || len(f.Partition()) > 0 && f.FileSizeBytes() <= windowBytes/4
 	s.whole = s.ours && !s.sorted && len(f.Partition()) == 0
 	return s
 }
