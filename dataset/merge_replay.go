@@ -38,6 +38,9 @@ func (m *merger) replay(ctx context.Context) error {
 			Remedy: fmt.Sprintf("merge with the strategy %s, or create the branch anew", Replace),
 		})
 	}
+	if err := m.checkCrossed(ctx); err != nil {
+		return err
+	}
 	for _, p := range inOrder(m.src.gained) {
 		if err := m.gain(ctx, p); err != nil {
 			return err
@@ -99,6 +102,50 @@ func (m *merger) findKnown(ctx context.Context, own *Marker) error {
 		ranges = append(ranges, had.set()...)
 	}
 	m.known = newRowSet(ranges)
+	return nil
+}
+
+// checkCrossed looks, where merges crossed and there are several common ancestors,
+// for what one side has of one of them and the other side has not: whether that came
+// back or went is not told by files, and to guess could lose rows.
+func (m *merger) checkCrossed(ctx context.Context) error {
+	if len(m.from) < 2 {
+		return nil
+	}
+	for _, sides := range [][2]*side{{m.src, m.dst}, {m.dst, m.src}} {
+		has, lacks := sides[0], sides[1]
+		var ranges []rowRange
+		for _, p := range inOrder(lacks.newer) {
+			if published(p.entry.DataFile()) {
+				rows, err := m.ids.of(ctx, p.entry, p.gone)
+				if err != nil {
+					return err
+				}
+				ranges = append(ranges, rows...)
+			}
+		}
+		there := newRowSet(ranges)
+		for _, p := range inOrder(has.newer) {
+			if has.gained[p.path()] != nil || lacks.newer[p.path()] != nil {
+				continue
+			}
+			rows := p.entry.DataFile().Count() - int64(len(p.gone))
+			if published(p.entry.DataFile()) {
+				here, err := m.ids.of(ctx, p.entry, p.gone)
+				if err != nil {
+					return err
+				}
+				rows = here.minus(there).rows()
+			}
+			if rows > 0 {
+				m.conflicts.add(Conflict{
+					Path: p.path(), Rows: rows,
+					Reason: "merges crossed, and only one side still has this file, of one of several common ancestors",
+					Remedy: fmt.Sprintf("merge with the strategy %s, in the direction whose rows are to stay", Replace),
+				})
+			}
+		}
+	}
 	return nil
 }
 
