@@ -256,7 +256,7 @@ const followsKey = "thermocline.schema-id"
 // follows tells whether the table has the schema of a stream, or a newer one of it:
 // another engine's change may have come before an archive that began before it.
 func (t *Table) follows(s *schema.Schema) bool {
-	id, err := strconv.Atoi(t.Property(followsKey))
+	id, err := strconv.ParseInt(t.Property(followsKey), 10, 32)
 	return err == nil && s.ID != 0 && int32(id) >= s.ID
 }
 
