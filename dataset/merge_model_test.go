@@ -288,7 +288,7 @@ func (m *mergeModel) merge(r *rapid.T) {
 		switch {
 		case !errors.Is(err, record.ErrConflict):
 			r.Fatal(err)
-		case errors.As(err, &c) && (ours && theirs || len(dry.Bases) > 1) && dry.Conflicts.Count == c.Count:
+		case errors.As(err, &c) && (ours && theirs || len(dry.Bases) > 1 || strings.Contains(err.Error(), "again that were deleted")) && dry.Conflicts.Count == c.Count:
 			return // both rewrote or deleted, or merges crossed
 		case strategy == dataset.FastForward && !errors.As(err, &c) && (theirs || !m.untouched(bases, to)):
 			return

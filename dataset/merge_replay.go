@@ -41,6 +41,7 @@ func (m *merger) replay(ctx context.Context) error {
 	if err := m.checkCrossed(ctx); err != nil {
 		return err
 	}
+	m.checkBack()
 	for _, p := range inOrder(m.src.gained) {
 		if err := m.gain(ctx, p); err != nil {
 			return err
@@ -103,6 +104,20 @@ func (m *merger) findKnown(ctx context.Context, own *Marker) error {
 	}
 	m.known = newRowSet(ranges)
 	return nil
+}
+
+// checkBack looks for rows that were deleted in the common ancestor and that the
+// source has again, as it was replaced by a branch that never deleted them.
+func (m *merger) checkBack() {
+	for _, p := range inOrder(m.src.thinned) {
+		if back := without(p.was, p.gone); len(back) > 0 {
+			m.conflicts.add(Conflict{
+				Path: p.path(), Rows: int64(len(back)),
+				Reason: "the source has rows of this file again that were deleted in both branches",
+				Remedy: fmt.Sprintf("merge with the strategy %s", Replace),
+			})
+		}
+	}
 }
 
 // checkCrossed looks, where merges crossed and there are several common ancestors,
