@@ -262,13 +262,17 @@ func (c *Catalog) StagedBelow(ctx context.Context, prefix string) (locations []s
 
 // CommitTransaction ends an OPEN transaction and moves its table's pointer, in one
 // step: the transaction is COMMITTED if and only if the pointer moved. from and to
-// are equal if there is nothing to change. record.ErrFenced if the transaction has
-// ended; other errors as of SwapTablePointer.
-func (c *Catalog) CommitTransaction(ctx context.Context, id, tableUUID, from, to string, snapshot int64) error {
+// are equal if there is nothing to change; files is how many of its files are in to.
+// record.ErrFenced if the transaction has ended, or has more files by now; other errors
+// as of SwapTablePointer.
+func (c *Catalog) CommitTransaction(ctx context.Context, id, tableUUID, from, to string, snapshot int64, files int) error {
 	return c.write(ctx, "commit transaction "+clip(id), func(ctx context.Context, tx *sql.Tx) error {
 		t, err := openTransaction(ctx, tx, id)
 		if err != nil {
 			return err
+		}
+		if t.Files != files {
+			return fmt.Errorf("%w: it has %d files, not %d; look at it again", record.ErrFenced, t.Files, files)
 		}
 		var own string
 		if err := tx.QueryRowContext(ctx, `SELECT table_uuid FROM branches WHERE id = $1`, t.Branch).Scan(&own); err != nil {

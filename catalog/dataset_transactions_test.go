@@ -75,13 +75,14 @@ func TestTransactionCommits(t *testing.T) {
 		}
 	}
 
-	err = f.CommitTransaction(ctx, tr.ID, b.TableUUID, "m9", "m1", 7)
+	err = f.CommitTransaction(ctx, tr.ID, b.TableUUID, "m9", "m1", 7, 2)
 	wantErr(t, "from elsewhere", err, record.ErrConflict)
-	wantErr(t, "to another table", f.CommitTransaction(ctx, tr.ID, uuid.NewString(), "m0-d", "m1", 7), record.ErrInvalid)
+	wantErr(t, "to another table", f.CommitTransaction(ctx, tr.ID, uuid.NewString(), "m0-d", "m1", 7, 2), record.ErrInvalid)
+	wantErr(t, "a file that came in", f.CommitTransaction(ctx, tr.ID, b.TableUUID, "m0-d", "m1", 7, 1), record.ErrFenced)
 	if got, _ := f.Transaction(ctx, tr.ID); got.State != TransactionOpen {
 		t.Errorf("after a refused commit: %+v", got)
 	}
-	ok(t, f.CommitTransaction(ctx, tr.ID, b.TableUUID, "m0-d", "m1", 7))
+	ok(t, f.CommitTransaction(ctx, tr.ID, b.TableUUID, "m0-d", "m1", 7, 2))
 	if at, err := f.TablePointer(ctx, b.TableUUID); err != nil || at != "m1" {
 		t.Errorf("pointer at %q, %v", at, err)
 	}
@@ -93,14 +94,14 @@ func TestTransactionCommits(t *testing.T) {
 	if left, err := f.StagedBelow(ctx, "w/"); err != nil || len(left) != 0 {
 		t.Errorf("staged after the commit: %v, %v", left, err)
 	}
-	wantErr(t, "twice", f.CommitTransaction(ctx, tr.ID, b.TableUUID, "m1", "m2", 8), record.ErrFenced)
+	wantErr(t, "twice", f.CommitTransaction(ctx, tr.ID, b.TableUUID, "m1", "m2", 8, 2), record.ErrFenced)
 	_, err = f.AbortTransaction(ctx, tr.ID)
 	wantErr(t, "abort", err, record.ErrConflict)
 	_, err = f.StageFile(ctx, tr.ID, StagedFile{Name: "c"})
 	wantErr(t, "late file", err, record.ErrFenced)
 
 	empty := f.begin(t, b, TransactionSnapshot)
-	ok(t, f.CommitTransaction(ctx, empty.ID, b.TableUUID, "m1", "m1", 0))
+	ok(t, f.CommitTransaction(ctx, empty.ID, b.TableUUID, "m1", "m1", 0, 0))
 }
 
 // TestOneOpenTransaction: a branch has at most one, and an aborted one lets the
@@ -127,7 +128,7 @@ func TestOneOpenTransaction(t *testing.T) {
 	}
 	_, err = f.AbortTransaction(ctx, tr.ID)
 	ok(t, err)
-	wantErr(t, "commit of an aborted one", f.CommitTransaction(ctx, tr.ID, b.TableUUID, "m0-d", "m1", 1), record.ErrFenced)
+	wantErr(t, "commit of an aborted one", f.CommitTransaction(ctx, tr.ID, b.TableUUID, "m0-d", "m1", 1, 1), record.ErrFenced)
 	if at, _ := f.TablePointer(ctx, b.TableUUID); at != "m0-d" {
 		t.Errorf("the pointer moved to %s", at)
 	}

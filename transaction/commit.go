@@ -35,33 +35,55 @@ func (t *Transactions) Commit(ctx context.Context, r Ref, id string) (catalog.Tr
 	case catalog.TransactionAborted:
 		return fail(fmt.Errorf("transaction %s is %s; begin another one: %w", id, tr.State, record.ErrFenced))
 	}
+	for try := 1; ; try++ {
+		done, err := t.commit(ctx, b, tr)
+		if err == nil {
+			return done, nil
+		}
+		if !errors.Is(err, record.ErrFenced) {
+			return fail(err)
+		}
+		// Another call committed or aborted it, or a file came in.
+		now, gerr := t.catalog.Transaction(ctx, id)
+		switch {
+		case gerr == nil && now.State == catalog.TransactionCommitted:
+			return now, nil
+		case gerr != nil || now.State != catalog.TransactionOpen || try == maxCommits:
+			return fail(errors.Join(err, gerr))
+		}
+	}
+}
+
+// maxCommits is how often a commit is tried while files come in.
+const maxCommits = 8
+
+func (t *Transactions) commit(ctx context.Context, b catalog.Branch, tr catalog.Transaction) (catalog.Transaction, error) {
+	id := tr.ID
 	c, err := t.change(ctx, b, tr)
 	if err != nil {
-		return fail(err)
+		return tr, err
+	}
+	files := len(c.Add)
+	if tr.Type == catalog.TransactionDelete && tr.Filter == "" {
+		files = len(c.Remove)
 	}
 	c.ID, c.Summary = id, map[string]string{transactionKey: id}
 	c.Swap = func(ctx context.Context, from, to string, snapshot int64) error {
-		return t.catalog.CommitTransaction(ctx, id, b.TableUUID, from, to, snapshot)
+		return t.catalog.CommitTransaction(ctx, id, b.TableUUID, from, to, snapshot, files)
 	}
 	table, err := t.datasets.Commit(ctx, b.TableUUID, c)
-	if err == nil {
-		tr, err = t.catalog.Transaction(ctx, id)
-		if err == nil && tr.State == catalog.TransactionOpen {
-			// There was nothing to change.
-			if err = t.catalog.CommitTransaction(ctx, id, b.TableUUID, table.MetadataLocation(), table.MetadataLocation(), 0); err == nil {
-				tr, err = t.catalog.Transaction(ctx, id)
-			}
-		}
-	} else if errors.Is(err, record.ErrFenced) {
-		// Perhaps another call committed it.
-		if now, gerr := t.catalog.Transaction(ctx, id); gerr == nil && now.State == catalog.TransactionCommitted {
-			return now, nil
-		}
-	}
 	if err != nil {
-		return fail(err)
+		return tr, err
 	}
-	return tr, nil
+	if tr, err = t.catalog.Transaction(ctx, id); err != nil || tr.State == catalog.TransactionCommitted {
+		return tr, err
+	}
+	// There was nothing to change.
+	at := table.MetadataLocation()
+	if err := t.catalog.CommitTransaction(ctx, id, b.TableUUID, at, at, 0, files); err != nil {
+		return tr, err
+	}
+	return t.catalog.Transaction(ctx, id)
 }
 
 // change is what the transaction does to the table.

@@ -548,3 +548,36 @@ func TestLateCommitOfDataset(t *testing.T) {
 		t.Errorf("early %q, late %q", table.Property("early"), table.Property("late"))
 	}
 }
+
+// TestCommitBesideUploads: an upload that was answered while its transaction is
+// committed is in the commit, or was refused.
+func TestCommitBesideUploads(t *testing.T) {
+	t.Parallel()
+	w := newLake(t)
+	var want []int64
+	for round := range int64(5) {
+		tr := w.begin(catalog.TransactionAppend)
+		var all sync.WaitGroup
+		var mu sync.Mutex
+		for i := range int64(6) {
+			all.Go(func() {
+				_, err := w.node.transactions.Upload(t.Context(), lake, tr.ID, rowsUpload("", round*10+i))
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					want = append(want, round*10+i)
+				} else if !errors.Is(err, record.ErrConflict) {
+					t.Error(err)
+				}
+			})
+		}
+		all.Go(func() {
+			if _, err := w.node.transactions.Commit(t.Context(), lake, tr.ID); err != nil {
+				t.Error(err)
+			}
+		})
+		all.Wait()
+		slices.Sort(want)
+		w.wantLake(want...)
+	}
+}
