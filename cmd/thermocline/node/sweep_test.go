@@ -188,11 +188,20 @@ func TestSweepArchive(t *testing.T) {
 		t.Skip("takes minutes under the race detector; make sweep runs it without")
 	}
 	t.Parallel()
+	laidOut := catalog.Settings{Partitions: 2, Partitioning: []string{"bucket[2](k)"}, SortOrder: []string{"k desc"}, BloomFilters: []string{"k"}}
 	sweeps := []swept{
 		{"archive", func(w *world) { w.publish(10) }, archiveIt, 20},
 		{"archive of a new process", func(w *world) { w.publish(10); w.restart() }, archiveIt, 25},
 		{"archive after a reset", func(w *world) { w.publish(10); w.reset(); w.publish(9) }, archiveIt, 40},
 		{"expiry and collection", func(w *world) { w.publish(3); w.archive(); w.publish(3); w.archive() }, clean, 25},
+		{"archive with a layout", func(w *world) { w.recreate(laidOut); w.publish(10) }, archiveIt, 25},
+		{"compaction of a layout", func(w *world) {
+			w.recreate(catalog.Settings{SortOrder: []string{"k desc"}})
+			for range 4 {
+				w.publish(2)
+				w.archive()
+			}
+		}, compact, 25},
 		{"compaction", func(w *world) {
 			w.recreate(catalog.Settings{})
 			for range 4 {

@@ -51,7 +51,8 @@ func TestVerifyWhileRowsGo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorldWith(t, catalog.Settings{Partitions: 2, HotRetention: time.Hour}, Options{})
+			settings := catalog.Settings{Partitions: 2, HotRetention: time.Hour, Partitioning: []string{"bucket[2](k)"}, SortOrder: []string{"k desc"}}
+			w := newWorldWith(t, settings, Options{})
 			restarts, ends := int64(0), false
 			for at := 1; !ends; at += (stride + 1) / 2 {
 				if at > 1 {
