@@ -103,10 +103,10 @@ func (s *scanner) stretch(ctx context.Context, spans []span, deletes deletes) er
 
 // pass goes over the files once, for the rows behind w.after.
 func (s *scanner) pass(ctx context.Context, w *window, spans []span, deletes deletes) (more bool, err error) {
-	w.bytes = smallWindows * int64(s.o.BatchBytes)
+	w.bytes = min(smallWindows*int64(s.o.BatchBytes), s.t.d.windowBytes)
 	select {
 	case s.t.d.windows <- struct{}{}:
-		w.bytes = max(w.bytes, s.t.d.windowBytes)
+		w.bytes = s.t.d.windowBytes
 		defer func() { <-s.t.d.windows }()
 	default:
 	}
