@@ -317,14 +317,6 @@ func (m *mergeModel) merge(r *rapid.T) {
 			}
 		}
 	}
-	if len(got.Bases) > 1 && !maps.Equal(next, to.now.rows) {
-		// Merges crossed: which of the ancestors' rows went is judged by files, so
-		// that rewritten ones may stay. No row may be there twice (check).
-		next = rowsOf{}
-		for _, row := range m.scan(e) {
-			next[row] = true
-		}
-	}
 	if !got.UpToDate {
 		to.step(got.Strategy == dataset.Replace, next, from.now)
 	} else if !maps.Equal(next, to.now.rows) {

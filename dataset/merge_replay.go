@@ -127,6 +127,11 @@ func (m *merger) checkCrossed(ctx context.Context) error {
 	if len(m.from) < 2 {
 		return nil
 	}
+	for _, s := range []*side{m.src, m.dst} {
+		if err := m.checkKept(ctx, s); err != nil {
+			return err
+		}
+	}
 	for _, sides := range [][2]*side{{m.src, m.dst}, {m.dst, m.src}} {
 		has, lacks := sides[0], sides[1]
 		var ranges []rowRange
@@ -159,6 +164,52 @@ func (m *merger) checkCrossed(ctx context.Context) error {
 					Remedy: fmt.Sprintf("merge with the strategy %s, in the direction whose rows are to stay", Replace),
 				})
 			}
+		}
+	}
+	return nil
+}
+
+// checkKept looks for rows of any of several common ancestors that a side has
+// deleted or rewritten: of which of them that was a change is not told by files.
+// Rows that stand in another published file were moved, not deleted.
+func (m *merger) checkKept(ctx context.Context, s *side) error {
+	var there []rowRange
+	for _, p := range inOrder(s.newer) {
+		if published(p.entry.DataFile()) {
+			rows, err := m.ids.of(ctx, p.entry, p.gone)
+			if err != nil {
+				return err
+			}
+			there = append(there, rows...)
+		}
+	}
+	kept := newRowSet(there)
+	for _, p := range slices.Concat(inOrder(s.lost), inOrder(s.thinned)) {
+		f := p.entry.DataFile()
+		left := f.Count() - int64(len(p.was))
+		if _, thinned := s.thinned[p.path()]; thinned {
+			left = int64(len(without(p.gone, p.was)))
+		}
+		if published(f) {
+			rows, err := m.ids.of(ctx, p.entry, p.was)
+			if err != nil {
+				return err
+			}
+			if _, thinned := s.thinned[p.path()]; thinned {
+				still, err := m.ids.of(ctx, p.entry, p.gone)
+				if err != nil {
+					return err
+				}
+				rows = rows.minus(still)
+			}
+			left = rows.minus(kept).rows()
+		}
+		if left > 0 {
+			m.conflicts.add(Conflict{
+				Path: p.path(), Rows: left,
+				Reason: "merges crossed, and rows of this file, of one of several common ancestors, were deleted or rewritten since",
+				Remedy: fmt.Sprintf("merge with the strategy %s, in the direction whose rows are to stay", Replace),
+			})
 		}
 	}
 	return nil

@@ -41,9 +41,11 @@ func (m *merger) mergeSchema(ctx context.Context) error {
 		}
 	} else {
 		base := m.baseSchema()
-		if m.out.Strategy == Replace || base == nil {
-			// The source's counts, where both changed.
-			base = now
+		switch {
+		case m.out.Strategy == Replace:
+			base = now // the source's counts, where both changed
+		case base == nil:
+			base = iceberg.NewSchema(0) // nothing was there, so nothing was dropped
 		}
 		next, faults = MergeSchemas(base, m.source.Schema(), now)
 	}
@@ -142,7 +144,7 @@ func (m *schemaMerge) fields(path string, base, source, target []iceberg.NestedF
 func (m *schemaMerge) field(path string, base, source, target *iceberg.NestedField) iceberg.NestedField {
 	out := *target
 	if base == nil {
-		base = target
+		base = &iceberg.NestedField{ID: target.ID, Name: target.Name, Doc: target.Doc, Required: target.Required, Type: bare(target.Type)}
 	}
 	if source.Name != base.Name && source.Name != target.Name {
 		if target.Name != base.Name {
@@ -157,6 +159,19 @@ func (m *schemaMerge) field(path string, base, source, target *iceberg.NestedFie
 	out.Required = source.Required && target.Required
 	out.Type = m.typ(path, base.Type, source.Type, target.Type)
 	return out
+}
+
+// bare is a type without the fields of its structs.
+func bare(t iceberg.Type) iceberg.Type {
+	switch t := t.(type) {
+	case *iceberg.StructType:
+		return &iceberg.StructType{}
+	case *iceberg.ListType:
+		return &iceberg.ListType{ElementID: t.ElementID, Element: bare(t.Element), ElementRequired: t.ElementRequired}
+	case *iceberg.MapType:
+		return &iceberg.MapType{KeyID: t.KeyID, KeyType: t.KeyType, ValueID: t.ValueID, ValueType: bare(t.ValueType), ValueRequired: t.ValueRequired}
+	}
+	return t
 }
 
 func (m *schemaMerge) typ(path string, base, source, target iceberg.Type) iceberg.Type {

@@ -25,7 +25,10 @@ func (d *Datasets) CommonSchema(ctx context.Context, a, b string) (*iceberg.Sche
 	if m.from, _, err = bases(ctx, one, two); err != nil {
 		return nil, fmt.Errorf("dataset: tables %s and %s: %w", a, b, err)
 	}
-	return m.baseSchema(), nil
+	if base := m.baseSchema(); base != nil {
+		return base, nil
+	}
+	return iceberg.NewSchema(0), nil
 }
 
 // MergeStreamSchemas is MergeSchemas for those of streams (the user's fields),
