@@ -146,7 +146,6 @@ func TestCompactKeepsGuestsApart(t *testing.T) {
 	main.create(numbers())
 	main.addRows(2, 0, 1, 0, 10)
 	exp := main.branchOf(3)
-	places := map[int64]int64{} // value → sequence number
 	scan := func() map[int64]int64 {
 		out := map[int64]int64{}
 		files, err := main.load().FileRows(t.Context(), 0)
@@ -172,7 +171,7 @@ func TestCompactKeepsGuestsApart(t *testing.T) {
 		main.mergeFrom(exp, dataset.MergeOptions{})
 		main.addRows(2, 0, 1, 10+i, 11+i)
 	}
-	places = scan()
+	places := scan() // value → sequence number
 	if n := main.compactAll(dataset.CompactOptions{}); n != 15+6 {
 		t.Errorf("%d files were replaced, want 15 of guests and 6 of its own", n)
 	}

@@ -58,7 +58,8 @@ func spanOf(e iceberg.ManifestEntry) span {
 	set(schema.TimestampID, schema.Timestamp, &s.timeLo, &s.timeHi)
 	set(schema.PartitionID, schema.Integer, &s.partLo, &s.partHi)
 	set(schema.OffsetID, schema.Long, &s.offLo, &s.offHi)
-	_, _, s.ours = parseFileName(f.FilePath())
+	name, _, ok := parseFileName(f.FilePath())
+	s.ours = ok && name.View > 0
 	// Where another engine has rewritten rows, they may stand in any order.
 	// Small files of partitions lie side by side: rather than row by row, they are
 	// merged by windows, which they fit in.

@@ -258,7 +258,7 @@ func (s *scanner) system(b arrow.RecordBatch) (c systemColumns, err error) {
 func systemOf(s *schema.Schema, b arrow.RecordBatch) (c systemColumns, err error) {
 	found := 0
 	for i := range s.Fields {
-		ok := true
+		var ok bool
 		switch col := b.Column(i); s.Fields[i].ID {
 		case schema.ViewID:
 			var v *array.Int32

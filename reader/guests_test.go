@@ -11,6 +11,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+
 	"github.com/thermocline/thermocline/catalog"
 	"github.com/thermocline/thermocline/dataset"
 	"github.com/thermocline/thermocline/reader"

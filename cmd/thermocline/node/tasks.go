@@ -92,17 +92,6 @@ func (t *tasks) ofBranch(branch catalog.BranchID) []api.MaintenanceTask {
 	return out
 }
 
-// runningNow counts the work under way by kind.
-func (t *tasks) runningNow() map[string]int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	out := map[string]int{}
-	for tr := range t.running {
-		out[tr.task.Kind]++
-	}
-	return out
-}
-
 // forget drops what is remembered of branches that are gone.
 func (t *tasks) forget(gone func(catalog.BranchID) bool) {
 	t.mu.Lock()
