@@ -59,7 +59,11 @@ func summary(s catalog.Stream) api.StreamSummary {
 }
 
 func (b backend) ListStreams(ctx context.Context, p api.Page) ([]api.StreamSummary, string, error) {
-	page, err := b.n.catalog.ListStreams(ctx, catalog.StreamQuery{Kind: catalog.KindStream, Limit: p.Size, PageToken: p.Token})
+	return b.n.list(ctx, catalog.KindStream, p)
+}
+
+func (n *Node) list(ctx context.Context, kind catalog.Kind, p api.Page) ([]api.StreamSummary, string, error) {
+	page, err := n.catalog.ListStreams(ctx, catalog.StreamQuery{Kind: kind, Limit: p.Size, PageToken: p.Token})
 	if err != nil {
 		return nil, "", err
 	}

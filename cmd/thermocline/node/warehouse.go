@@ -95,15 +95,7 @@ func (w warehouse) show(ctx context.Context, s catalog.Stream, b catalog.Branch)
 }
 
 func (w warehouse) ListDatasets(ctx context.Context, p api.Page) ([]api.StreamSummary, string, error) {
-	page, err := w.n.catalog.ListStreams(ctx, catalog.StreamQuery{Kind: catalog.KindDataset, Limit: p.Size, PageToken: p.Token})
-	if err != nil {
-		return nil, "", err
-	}
-	list := make([]api.StreamSummary, len(page.Streams))
-	for i, s := range page.Streams {
-		list[i] = summary(s)
-	}
-	return list, page.Next, nil
+	return w.n.list(ctx, catalog.KindDataset, p)
 }
 
 func (w warehouse) DeleteDataset(ctx context.Context, name string) error {
