@@ -181,9 +181,11 @@ func (t tables) options(ctx context.Context, s catalog.Stream, b catalog.Branch)
 			return 0, errors.Join(fmt.Errorf("the stream's schema has changed; load the table again: %w", record.ErrConflict), rerr)
 		}
 		if errors.Is(err, record.ErrInvalid) {
-			// Perhaps only because another branch has taken the ids meanwhile.
-			if now, rerr := t.n.catalog.StreamByID(ctx, s.ID); rerr == nil && now.NextFieldID != s.NextFieldID {
-				return 0, dataset.FieldIDsTaken(s.NextFieldID-1, now.NextFieldID-1)
+			// Perhaps only because another branch has taken the ids since the client
+			// loaded the table; some clients do not say which ids they counted on.
+			stream, rerr := t.n.catalog.StreamByID(ctx, s.ID)
+			if rerr == nil && (stream.NextFieldID != s.NextFieldID || countsOnTakenIDs(now, next, stream.NextFieldID)) {
+				return 0, dataset.FieldIDsTaken(now.Metadata().LastColumnID(), stream.NextFieldID-1)
 			}
 		}
 		if err != nil {
@@ -192,6 +194,27 @@ func (t tables) options(ctx context.Context, s catalog.Stream, b catalog.Branch)
 		return st.Schema.ID, nil
 	}
 	return o
+}
+
+// countsOnTakenIDs tells whether a schema gives ids below free to fields that its
+// table never had.
+func countsOnTakenIDs(now *dataset.Table, next *ice.Schema, free int) bool {
+	fields, err := ice.IndexByID(next)
+	if err != nil {
+		return false
+	}
+	for id := range fields {
+		known := id >= free
+		for _, s := range now.Metadata().Schemas() {
+			if _, ok := s.FindFieldByID(id); ok {
+				known = true
+			}
+		}
+		if !known {
+			return true
+		}
+	}
+	return false
 }
 
 // errTableLags: the stream has a newer schema than its table.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -400,6 +401,12 @@ func TestIcebergSchemaOfAStream(t *testing.T) {
 	if a := c.want(409, commitFailed, "POST", "/v1/exp/namespaces/default/tables/s", addColumn(t, onExp, id, "other", "long")); !strings.Contains(a.body.Error.Message, "last assigned field id") {
 		t.Errorf("message %q", a.body.Error.Message)
 	}
+	// Nor for a client that does not say which ids it counted on.
+	silent := regexp.MustCompile(`\{"type":"assert-last-assigned-field-id"[^}]*\},?`).ReplaceAllString(addColumn(t, onExp, id, "other", "long"), "")
+	if strings.Contains(silent, "assigned") {
+		t.Fatalf("the request still says it: %s", silent)
+	}
+	c.want(409, commitFailed, "POST", "/v1/exp/namespaces/default/tables/s", strings.Replace(silent, ",]", "]", 1))
 	onExp = c.want(200, "", "GET", "/v1/exp/namespaces/default/tables/s", "")
 	if onExp.body.Metadata.LastColumnID != id {
 		t.Errorf("last column id on exp %d, want %d", onExp.body.Metadata.LastColumnID, id)
